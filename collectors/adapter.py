@@ -1,0 +1,132 @@
+"""What an exchange adapter is: requests out, frames in, events up. No clock, no socket, no file.
+
+An adapter knows one exchange's protocol and nothing else. The caller owns the connection and the
+clock: it sends the requests that `subscribe` returns, stamps every frame it receives, hands both
+to `decode`, and acts on the events. The same calls in the same order give the same events, so a
+live feed and a replay of its raw log cannot differ.
+
+Times are int nanoseconds since 1970 UTC. `ts` is the exchange's own time and None where it sends
+none; `recv_ts` is the receiver's stamp. `side` is the taker's: +1 bought, -1 sold. `seq` is the
+number by which the exchange counts the messages of that stream, None where it counts none.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import msgspec
+
+from collectors.symbols import SymbolTable
+
+Level = tuple[float, float]  # price, size; size 0 removes the level
+
+
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """Anything a frame can mean."""
+
+    recv_ts: int
+
+
+class MarketEvent(Event, frozen=True, gc=False):
+    """An event about one symbol's market; `symbol` is BASE/QUOTE."""
+
+    ts: int | None
+    symbol: str
+    seq: int | None
+
+
+class Trade(MarketEvent, frozen=True, gc=False):
+    """One execution."""
+
+    trade_id: int
+    price: float
+    size: float
+    side: int
+
+
+class Quote(MarketEvent, frozen=True, gc=False):
+    """The best bid and ask from now on; a side without orders is None."""
+
+    bid: float | None
+    ask: float | None
+    bid_size: float | None
+    ask_size: float | None
+
+
+class BookUpdate(MarketEvent, frozen=True, gc=False):
+    """New absolute sizes of price levels, or the whole book where `is_snapshot`.
+
+    `first_seq`..`seq` is the range of the exchange's book changes that the message covers.
+    """
+
+    first_seq: int | None
+    is_snapshot: bool
+    bids: list[Level]
+    asks: list[Level]
+
+
+class Ack(Event, frozen=True, gc=False):
+    """The exchange accepted request `request_id`; `result` is what it answered."""
+
+    request_id: int | str | None
+    result: object
+
+
+class Refusal(Event, frozen=True, gc=False):
+    """The exchange refused a request, or reports an error of its own."""
+
+    request_id: int | str | None
+    code: int
+    message: str
+
+
+class Shutdown(Event, frozen=True, gc=False):
+    """The exchange is about to close this connection: open its successor now."""
+
+    ts: int | None
+
+
+class Ignored(Event, frozen=True, gc=False):
+    """A well-formed frame of a stream that is not decoded; `stream` names it for the counters."""
+
+    stream: str
+
+
+class Request(msgspec.Struct, frozen=True):
+    """One message to send; `route` names the socket where a venue needs more than one."""
+
+    frame: bytes
+    request_id: int
+    route: str = ""
+
+
+class Adapter(ABC):
+    """One exchange's protocol.
+
+    Every adapter is built as `Adapter(symbols=None)`: a table of its own pairs, or the shipped one.
+    """
+
+    exchange: ClassVar[str]
+    channels: ClassVar[tuple[str, ...]]
+    symbols: SymbolTable
+
+    @abstractmethod
+    def subscribe(self, symbols: Sequence[str], channels: Sequence[str]) -> list[Request]:
+        """The requests that start `channels` of `symbols` (BASE/QUOTE), in sending order.
+
+        Raises `SymbolError` for a symbol the exchange cannot have, `CollectorError` for a channel.
+        """
+
+    @abstractmethod
+    def unsubscribe(self, symbols: Sequence[str], channels: Sequence[str]) -> list[Request]:
+        """The requests that end them."""
+
+    @abstractmethod
+    def decode(self, frame: bytes, recv_ns: int) -> list[Event]:
+        """The events of one frame, in the exchange's order.
+
+        Any bytes give events or `DecodeError`, nothing else. Unknown keys are skipped; a stream
+        that is not decoded gives `Ignored`.
+        """

@@ -1,0 +1,229 @@
+"""Canonical Arrow rows of market data, and the builders that make them from events.
+
+Every channel starts with the same columns: `ts`, the exchange's time (null where it sends none);
+`recv_ts`, the receiver's, which never decreases; `exchange`; `symbol` as BASE/QUOTE; `seq`, the
+exchange's number of the message within its stream. Missing is null. `side` is the taker's: +1
+bought, -1 sold; in `book` it is the side of the book: +1 bid, -1 ask.
+
+- trades: one row per execution.
+- ticker: one row per execution and per quote update, in arrival order. `bid`, `ask` and their sizes
+  are those in force, on every row, null until the first quote; `price`, `size` and `side` only on
+  executions. `seq` is the event's own, so it orders quotes among quotes and trades among trades.
+- book: one row per changed level, bids first; rows of one message share `recv_ts` and `seq`. `size`
+  is absolute, 0 removes the level. A message covers the book changes `first_seq`..`seq`. Rows with
+  `is_snapshot` replace the symbol's book.
+- funding: perpetual futures. gaps: what was missed, from which `from_seq` to which `to_seq`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from itertools import repeat
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from collectors.adapter import BookUpdate, Level, Quote, Trade
+
+_TIME = pa.timestamp("ns", "UTC")
+_NAME = pa.dictionary(pa.int32(), pa.string())
+_COMMON = [
+    ("ts", _TIME),
+    ("recv_ts", _TIME),
+    ("exchange", _NAME),
+    ("symbol", _NAME),
+    ("seq", pa.int64()),
+]
+
+
+def _schema(**columns: pa.DataType) -> pa.Schema:
+    return pa.schema([*_COMMON, *columns.items()])
+
+
+SCHEMAS: Mapping[str, pa.Schema] = {
+    "ticker": _schema(
+        price=pa.float64(),
+        size=pa.float64(),
+        side=pa.int8(),
+        bid=pa.float64(),
+        ask=pa.float64(),
+        bid_size=pa.float64(),
+        ask_size=pa.float64(),
+        volume_24h=pa.float64(),
+    ),
+    "trades": _schema(trade_id=pa.int64(), price=pa.float64(), size=pa.float64(), side=pa.int8()),
+    "book": _schema(
+        first_seq=pa.int64(),
+        side=pa.int8(),
+        price=pa.float64(),
+        size=pa.float64(),
+        is_snapshot=pa.bool_(),
+    ),
+    "funding": _schema(
+        mark_price=pa.float64(),
+        index_price=pa.float64(),
+        funding_rate=pa.float64(),
+        next_funding_ts=_TIME,
+        open_interest=pa.float64(),
+    ),
+    "gaps": _schema(
+        channel=_NAME,
+        from_seq=pa.int64(),
+        to_seq=pa.int64(),
+        start_ts=_TIME,
+        end_ts=_TIME,
+        reason=_NAME,
+        recovered_ts=_TIME,
+    ),
+}
+
+
+class BatchBuilder(ABC):
+    """Collects one exchange's events of one channel and gives them as a canonical batch."""
+
+    channel: ClassVar[str]
+    handlers: Mapping[type, Callable[[Any], None]]
+    """Event types that make rows of this channel -> the method that takes them."""
+
+    def __init__(self, exchange: str) -> None:
+        self.schema = SCHEMAS[self.channel]
+        self._exchange = exchange
+        self._codes: dict[str, int] = {}
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Rows collected since the last `take`."""
+
+    @abstractmethod
+    def _drain(self) -> dict[str, Any]:
+        """The columns collected, `symbol` as codes and without `exchange`; forget the rows."""
+
+    def take(self) -> pa.RecordBatch:
+        """The rows collected since the last call."""
+        rows = len(self)
+        columns = self._drain()
+        columns["exchange"] = pa.DictionaryArray.from_arrays(
+            pa.array(repeat(0, rows), pa.int32(), size=rows), pa.array([self._exchange])
+        )
+        columns["symbol"] = pa.DictionaryArray.from_arrays(
+            pa.array(columns["symbol"], pa.int32()), pa.array(self._codes, pa.string())
+        )
+        arrays = [
+            values if isinstance(values, pa.Array) else pa.array(values, field.type, size=rows)
+            for field in self.schema
+            for values in (columns[field.name],)
+        ]
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+
+    def _code(self, symbol: str) -> int:
+        return self._codes.setdefault(symbol, len(self._codes))
+
+
+class _RowBuilder(BatchBuilder):
+    """Rows as tuples, transposed at the end: the cheapest append there is."""
+
+    columns: ClassVar[tuple[str, ...]]
+
+    def __init__(self, exchange: str) -> None:
+        super().__init__(exchange)
+        self._rows: list[tuple[Any, ...]] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def _drain(self) -> dict[str, Any]:
+        values = zip(*self._rows, strict=True) if self._rows else repeat(())
+        self._rows = []
+        return dict(zip(self.columns, values, strict=False))
+
+
+class TradesBuilder(_RowBuilder):
+    """Trades -> `trades`."""
+
+    channel = "trades"
+    columns = ("ts", "recv_ts", "symbol", "seq", "trade_id", "price", "size", "side")
+
+    def __init__(self, exchange: str) -> None:
+        super().__init__(exchange)
+        self.handlers = {Trade: self._trade}
+
+    def _trade(self, t: Trade) -> None:
+        self._rows.append(
+            (t.ts, t.recv_ts, self._code(t.symbol), t.seq, t.trade_id, t.price, t.size, t.side)
+        )
+
+
+class TickerBuilder(_RowBuilder):
+    """Trades and quotes -> `ticker`; the quotes in force outlive `take`."""
+
+    channel = "ticker"
+    columns = (
+        *("ts", "recv_ts", "symbol", "seq", "price", "size", "side"),
+        *("bid", "ask", "bid_size", "ask_size"),
+    )
+
+    def __init__(self, exchange: str) -> None:
+        super().__init__(exchange)
+        self.handlers = {Trade: self._trade, Quote: self._quote}
+        self._quotes: dict[str, Quote] = {}
+
+    def _trade(self, t: Trade) -> None:
+        q = self._quotes.get(t.symbol)
+        quote = (None, None, None, None) if q is None else (q.bid, q.ask, q.bid_size, q.ask_size)
+        code = self._code(t.symbol)
+        self._rows.append((t.ts, t.recv_ts, code, t.seq, t.price, t.size, t.side, *quote))
+
+    def _quote(self, q: Quote) -> None:
+        self._quotes[q.symbol] = q
+        code = self._code(q.symbol)
+        quote = (q.bid, q.ask, q.bid_size, q.ask_size)
+        self._rows.append((q.ts, q.recv_ts, code, q.seq, None, None, None, *quote))
+
+    def _drain(self) -> dict[str, Any]:
+        rows = len(self)
+        return {**super()._drain(), "volume_24h": pa.nulls(rows, pa.float64())}
+
+
+class BookBuilder(BatchBuilder):
+    """Book updates and snapshots -> `book`."""
+
+    channel = "book"
+
+    def __init__(self, exchange: str) -> None:
+        super().__init__(exchange)
+        self.handlers = {BookUpdate: self._update}
+        self._columns = self._empty()
+
+    def __len__(self) -> int:
+        return len(self._columns["price"])
+
+    def _empty(self) -> dict[str, list[Any]]:
+        return {name: [] for name in self.schema.names if name != "exchange"}
+
+    def _update(self, u: BookUpdate) -> None:
+        for side, levels in ((1, u.bids), (-1, u.asks)):
+            if levels:
+                self._levels(u, side, levels)
+
+    def _levels(self, u: BookUpdate, side: int, levels: list[Level]) -> None:
+        columns, count = self._columns, len(levels)
+        prices, sizes = zip(*levels, strict=True)
+        columns["ts"].extend(repeat(u.ts, count))
+        columns["recv_ts"].extend(repeat(u.recv_ts, count))
+        columns["symbol"].extend(repeat(self._code(u.symbol), count))
+        columns["seq"].extend(repeat(u.seq, count))
+        columns["first_seq"].extend(repeat(u.first_seq, count))
+        columns["side"].extend(repeat(side, count))
+        columns["price"].extend(prices)
+        columns["size"].extend(sizes)
+        columns["is_snapshot"].extend(repeat(u.is_snapshot, count))
+
+    def _drain(self) -> dict[str, Any]:
+        columns, self._columns = self._columns, self._empty()
+        return dict(columns)
+
+
+BUILDERS: Mapping[str, type[BatchBuilder]] = {
+    builder.channel: builder for builder in (TickerBuilder, TradesBuilder, BookBuilder)
+}

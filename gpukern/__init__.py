@@ -1,0 +1,59 @@
+"""gpukern: crypto market data in; features, signals and backtests out."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from gpukern import kernel as _kernel
+from gpukern.codegen import cache_dir
+from gpukern.errors import Error, PlanError, StateError, UnsortedError
+from gpukern.expr import Expr, col
+from gpukern.job import Job
+from gpukern.kernel import Kernel
+from gpukern.plan import Plan, warmup, with_features
+
+__version__ = version("gpukern")
+
+__all__ = [
+    "Error",
+    "Expr",
+    "Job",
+    "Kernel",
+    "Plan",
+    "PlanError",
+    "StateError",
+    "UnsortedError",
+    "cache_dir",
+    "col",
+    "default_features",
+    "kernels",
+    "warmup",
+    "with_features",
+]
+
+
+def kernels() -> dict[str, Kernel]:
+    """Every kernel by name: the catalogue that documentation, tests and benchmarks loop over."""
+    return _kernel.kernels()
+
+
+def default_features(**options: Any) -> list[Expr]:
+    """The standard features of canonical ticker rows; see :mod:`gpukern.features`."""
+    from gpukern.features import default_features as build
+
+    return build(**options)
+
+
+def __getattr__(name: str) -> Any:
+    """``gpukern.ewma`` and every other registered kernel."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+    found = _kernel.kernels().get(name)
+    if found is None:
+        raise AttributeError(f"module 'gpukern' has no attribute or kernel {name!r}")
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_kernel.kernels()])

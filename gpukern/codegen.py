@@ -1,0 +1,145 @@
+"""Template + scalar functions → a readable module on disk that numba can cache.
+
+Numba cannot cache a loop that closes over other compiled functions, but it caches a function of a
+module whose globals they are. So each kernel variant becomes a source file in the cache directory,
+named by the hash of everything that went into it, and the scalar functions are put into the
+module's globals when it is loaded. Files appear by rename, so processes may race.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import math
+import os
+import platform
+import sys
+import tempfile
+import textwrap
+import threading
+import types
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+import numpy as np
+
+from gpukern.kernel import Kernel
+
+_lock = threading.RLock()
+_modules: dict[tuple[str, bool], types.ModuleType] = {}
+
+
+def cache_dir() -> Path:
+    """Where generated modules live: ``$GPUKERN_CACHE_DIR`` or the user's cache directory."""
+    configured = os.environ.get("GPUKERN_CACHE_DIR")
+    if configured:
+        return Path(configured)
+    base = os.environ.get("XDG_CACHE_HOME")
+    if base:
+        return Path(base) / "gpukern"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "gpukern"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "gpukern" / "cache"
+    return Path.home() / ".cache" / "gpukern"
+
+
+@lru_cache(maxsize=None)
+def arguments(function: Callable[..., Any]) -> tuple[str, ...]:
+    """The argument names of a scalar function."""
+    return tuple(inspect.signature(function).parameters)
+
+
+@lru_cache(maxsize=None)
+def source_of(function: Callable[..., Any]) -> str:
+    """The function's source and that of every Python function and constant it reaches."""
+    seen: dict[str, str] = {}
+    _collect(getattr(function, "py_func", function), seen)
+    return "\n".join(f"# {name}\n{text}" for name, text in sorted(seen.items()))
+
+
+def _collect(function: Any, seen: dict[str, str]) -> None:
+    name = f"{function.__module__}.{function.__qualname__}"
+    if name in seen:
+        return
+    seen[name] = textwrap.dedent(inspect.getsource(function))
+    _collect_names(function.__code__, function.__globals__, seen)
+
+
+def _collect_names(code: types.CodeType, scope: dict[str, Any], seen: dict[str, str]) -> None:
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            _collect_names(const, scope, seen)
+    modules = [v for v in (scope.get(n) for n in code.co_names) if isinstance(v, types.ModuleType)]
+    for used in code.co_names:
+        values = [scope[used]] if used in scope else []
+        values += [getattr(m, used) for m in modules if hasattr(m, used)]
+        for value in values:
+            value = getattr(value, "py_func", value)
+            if isinstance(value, types.FunctionType):
+                _collect(value, seen)
+            elif isinstance(value, (int, float, tuple)):
+                seen[f"{scope.get('__name__')}.{used}"] = repr(value)
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """The function for use inside compiled loops (functions are compiled on first use only)."""
+    if hasattr(function, "py_func"):
+        return function
+    return numba.njit(error_model="numpy")(function)
+
+
+def load(kernel: Kernel, variant: str, text: str, *, jit: bool = True) -> types.ModuleType:
+    """Return the module of one kernel variant, writing its file if it is not there yet.
+
+    ``jit=False`` loads the same text as plain Python: the slow oracle of the tests.
+    """
+    parts = [text, platform.python_version(), numba.__version__, llvmlite.__version__]
+    for name in sorted(kernel.functions):
+        part = kernel.functions[name]
+        parts.append(f"{name}={source_of(part) if callable(part) else part!r}")
+    digest = hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:16]
+    key = (digest, jit)
+    with _lock:
+        if key not in _modules:
+            name = f"{kernel.name}_{variant}_{digest}"
+            path = _write(cache_dir() / "cpu" / f"{name}.py", text)
+            _modules[key] = _execute(kernel, name, path, jit)
+        return _modules[key]
+
+
+def _write(path: Path, text: str) -> Path:
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    with os.fdopen(handle, "w") as file:
+        file.write(text)
+    os.replace(temporary, path)
+    return path
+
+
+def _execute(kernel: Kernel, name: str, path: Path, jit: bool) -> types.ModuleType:
+    module_name = f"gpukern_generated.{name}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    functions = {n: f for n, f in kernel.functions.items() if callable(f)}
+    module.__dict__.update(np=np, math=math)
+    if jit:
+        module.__dict__["compile_loop"] = numba.njit(
+            cache=True, nogil=True, error_model="numpy", boundscheck=False
+        )
+        module.__dict__.update({n: compiled(f) for n, f in functions.items()})
+        sys.modules[module_name] = module
+    else:
+        module.__dict__["compile_loop"] = lambda loop: loop
+        module.__dict__.update(functions)
+    spec.loader.exec_module(module)
+    return module

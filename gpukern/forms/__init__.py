@@ -1,0 +1,1 @@
+"""How each form of kernel is executed: templates that become generated modules."""

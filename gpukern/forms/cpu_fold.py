@@ -1,0 +1,379 @@
+"""The CPU templates of folds: windows in rows, windows in time, cumulative.
+
+A window that ends at row i of block b is ``suffix(block b−1) ⊕ prefix(block b)``: blocks begin at
+multiples of the window, so no window spans more than two. Both parts are taken about one centre,
+the first row of block b, which every window ending in b contains; sums of differences from it are
+exact for nearby prices, and joining the parts is plain addition. When a block closes, its suffixes
+are recomputed about the next centre.
+
+Totals are first gathered for up to ``CHUNK`` rows (a loop of dependent additions) and then turned
+into outputs (a loop of independent divisions and roots, which the compiler vectorises).
+"""
+
+from __future__ import annotations
+
+from gpukern.forms import cpu
+from gpukern.forms.cpu import BLOCK, CHUNK, Source, Template
+from gpukern.forms.layout import Layout, invoke, wanted
+from gpukern.kernel import Kernel
+
+
+class _Fold:
+    """The names a fold template works with, and the lines shared by its three variants."""
+
+    def __init__(self, kernel: Kernel, emitters: tuple[str, ...]) -> None:
+        self.kernel = kernel
+        self.acc = kernel.fields["acc"]
+        self.base = kernel.fields.get("base", ())
+        has_inner = "inner" in kernel.functions
+        self.inner = kernel.fields["series"] if has_inner else tuple(i.name for i in kernel.inputs)
+        self.sources = ("inner",) if has_inner else ("lift",)
+        lifted = wanted(kernel, "lift")
+        self.centred = [x for x in self.inner if "d" + x in lifted]
+        self.kept = [x for x in self.inner if x in lifted or "d" + x in lifted]
+        self.lags = cpu._lags(kernel, *self.sources)
+        self.emitters = emitters
+        names = wanted(kernel, *emitters)
+        self.totals = [f"c{x}" for x in self.centred if "c" + x in names] + list(self.acc)
+        self.inner_out = [x for x in self.inner if has_inner and x in names]
+        zero = kernel.functions.get("zero", (0.0,) * len(self.acc))
+        self.zero = [_literal(z) for z in zero]
+        self.uses_time = cpu._uses_time(kernel, "inner", "lift", *emitters)
+
+    def scratch(self, extra: tuple[str, ...] = ()) -> list[str]:
+        """Chunk buffers for totals."""
+        return [f"all_{n} = np.empty({CHUNK})" for n in [*self.totals, *self.inner_out, *extra]]
+
+    def row(self, index: str) -> list[str]:
+        """Lines that bind the inner fields of a row to locals."""
+        kernel = self.kernel
+        if "inner" in kernel.functions:
+            scope = cpu._scope(kernel, index)
+            scope.update({f"{p}{c}": f"{p}{c}" for p, columns in self.lags for c in columns})
+            scope["k"] = "k"
+            call = invoke(kernel.functions["inner"], "inner", scope)
+            return [f"{', '.join(self.inner)} = {call}"]
+        needed = wanted(kernel, "lift")
+        return [f"{x} = in_{x}[{index}]" for x in self.inner if x in needed or "d" + x in needed]
+
+    def centre(self) -> list[str]:
+        """Lines that make the row's inner fields the centre."""
+        return [f"c{x} = {x}" for x in self.centred]
+
+    def lift(self, index: str) -> list[str]:
+        """Lines that lift the row in locals to ``e_*``."""
+        scope = {x: x for x in self.inner}
+        scope.update({p.name: p.name for p in self.kernel.params})
+        scope.update({f"d{x}": f"{x} - c{x}" for x in self.centred})
+        scope.update({f"{p}{c}": f"{p}{c}" for p, columns in self.lags for c in columns})
+        scope.update(k="k", t=f"t[{index}]")
+        call = invoke(self.kernel.functions["lift"], "lift", scope)
+        if len(self.acc) == 1:
+            return [f"e_{self.acc[0]} = {call}"]
+        return [f"{', '.join('e_' + a for a in self.acc)} = {call}"]
+
+    def join(self, left: list[str], right: list[str], to: list[str]) -> list[str]:
+        """Lines for ``to = left ⊕ right``."""
+        if "join" not in self.kernel.functions:
+            return [f"{o} = {a} + {b}" for o, a, b in zip(to, left, right, strict=True)]
+        if len(self.acc) == 1:
+            return [f"{to[0]} = join({left[0]}, {right[0]})"]
+        return [f"{', '.join(to)} = join(({', '.join(left)}), ({', '.join(right)}))"]
+
+    def prefix(self) -> list[str]:
+        """Lines for ``acc = acc ⊕ e``."""
+        acc = list(self.acc)
+        return self.join(acc, ["e_" + a for a in acc], acc)
+
+    def reset(self) -> list[str]:
+        """Lines for ``acc = zero``."""
+        return [f"{a} = {z}" for a, z in zip(self.acc, self.zero, strict=True)]
+
+    def keep_totals(self, names: list[str], at: str) -> list[str]:
+        """Lines that put the joined totals and the centre into the chunk buffers."""
+        lines = [f"all_{c}[{at}] = {c}" for c in self.totals if c not in self.acc]
+        lines += [f"all_{a}[{at}] = {n}" for a, n in zip(self.acc, names, strict=True)]
+        return lines + [f"all_{x}[{at}] = {x}" for x in self.inner_out]
+
+    def emit_scope(self, j: str, row: str) -> dict[str, str]:
+        """Names for ``value``/``total`` in the emission loop."""
+        scope = cpu._scope(self.kernel, row)
+        scope.update({x: f"all_{x}[{j}]" for x in self.inner_out})
+        scope.update({c: f"all_{c}[{j}]" for c in self.totals})
+        return scope
+
+    def skip_first_rows(self, s: Source) -> None:
+        """Rows that lack previous rows do not exist for the kernel."""
+        if not self.lags:
+            return
+        s.block(f"while lo < hi and rows < {len(self.lags)}:")
+        s.block("if lo >= emit:")
+        cpu._emit_null(s, self.kernel, "lo")
+        s.end()
+        s("rows += 1", *cpu._shift(self.lags, "lo"), "lo += 1").end()
+
+
+def _literal(value: float) -> str:
+    if value in (float("inf"), float("-inf")):
+        return "np.inf" if value > 0 else "-np.inf"
+    return repr(float(value))
+
+
+def _emission(s: Source, fold: _Fold, count: str) -> None:
+    """Outputs of rows i…i+q−1 from the chunk buffers; ``count`` is the rows in the window."""
+    kernel = fold.kernel
+    s("begin = max(emit - i, 0)")
+    s(*(f"to_{n} = out_{n}[i : i + q]" for n in range(len(kernel.outputs))))
+    ins = [x.name for x in kernel.inputs if x.name in wanted(kernel, *fold.emitters)]
+    s(*(f"now_{x} = in_{x}[i : i + q]" for x in ins))
+    scope = fold.emit_scope("j", "i + j")
+    scope.update({x: f"now_{x}[j]" for x in ins if x not in fold.inner_out})
+    scope["n"] = "n"
+    call = invoke(kernel.functions["value"], "value", scope)
+
+    def outputs() -> None:
+        if len(kernel.outputs) == 1:
+            s(f"to_0[j] = {call}")
+        else:
+            s(f"v = {call}", *(f"to_{n}[j] = v[{n}]" for n in range(len(kernel.outputs))))
+
+    if count:  # windows in rows: rows of the warm-up one by one, then the steady loop
+        s("warm = min(max(span - k, begin), q)")
+        s.block("for j in range(begin, warm):")
+        s(f"n = {count}")
+        s.block("if n < min_periods:")
+        for m, output in enumerate(kernel.outputs):
+            s(f"to_{m}[j] = {'null' if output.dtype == 'f64' else '-9223372036854775808'}")
+        s.end()
+        s.block("else:")
+        outputs()
+        s.end(2)
+        s("n = span")
+        s.block("for j in range(max(warm, begin), q):")
+        outputs()
+        s.end()
+    else:
+        s.block("for j in range(begin, q):")
+        s("n = all_n[j]")
+        s.block("if n < min_periods:")
+        for m, output in enumerate(kernel.outputs):
+            s(f"to_{m}[j] = {'null' if output.dtype == 'f64' else '-9223372036854775808'}")
+        s.end()
+        s.block("else:")
+        outputs()
+        s.end(2)
+
+
+def rows(kernel: Kernel, before: bool) -> Template:
+    """A window of a number of rows."""
+    fold = _Fold(kernel, ("value",))
+    layout = Layout()
+    layout.add(["rows"], "i")
+    layout.add(fold.acc)
+    layout.add(f"c{x}" for x in fold.centred)
+    cpu._add_lags(layout, fold.lags)
+    raw, parts = len(fold.kept), len(fold.acc)
+    # Per symbol: the rows of the block so far, and the suffixes of the block before it. Offset
+    # span of the suffixes is the identity; before the first block closes all of them are.
+    layout.ring_words = lambda v: raw * v["window"] + parts * (v["window"] + 1)
+    s = cpu._begin(kernel, "fold over a window in rows", fold.scratch())
+    s("span = window", *layout.load())
+    head = layout.size
+    for n, x in enumerate(fold.kept):
+        s(f"ring_{x} = st[slot, {head} + {n} * span : {head} + {n + 1} * span]")
+    at = f"{head} + {raw} * span"
+    for n, a in enumerate(fold.acc):
+        s(f"suf_{a} = st[slot, {at} + {n} * (span + 1) : {at} + {n + 1} * (span + 1)]")
+    s.block("if rows == 0:")
+    s(*fold.reset())
+    s.block("for j in range(span + 1):")
+    s(*(f"suf_{a}[j] = {z}" for a, z in zip(fold.acc, fold.zero, strict=True)))
+    s.end(2)
+    fold.skip_first_rows(s)
+    s(f"k = rows - {len(fold.lags)}", "o = k % span", "i = lo")
+    s.block("while i < hi:")
+    s("q = 0", f"size = min(hi - i, {CHUNK})")
+    s.block("while q < size:")
+    s.block("if o == 0:")
+    s(*fold.row("i + q"), *fold.centre())
+    s.block("if k + q > 0:")
+    _suffixes(s, fold, "span")
+    s.end()
+    s(*fold.reset()).end()
+    s("m = min(span - o, size - q)")
+    s.block("for j in range(m):")
+    s(*fold.row("i + q + j"), *fold.lift("i + q + j"))
+    tot = [f"tot_{a}" for a in fold.acc]
+    if before:
+        s(*fold.join([f"suf_{a}[o + j]" for a in fold.acc], list(fold.acc), tot))
+        s(*fold.prefix())
+    else:
+        s(*fold.prefix())
+        s(*fold.join([f"suf_{a}[o + j + 1]" for a in fold.acc], list(fold.acc), tot))
+    s(*fold.keep_totals(tot, "q + j"))
+    s(*(f"ring_{x}[o + j] = {x}" for x in fold.kept))
+    s(*cpu._shift(fold.lags, "i + q + j")).end()
+    s("o += m", "q += m", "if o == span:", "    o = 0").end()
+    _emission(s, fold, "min(k + j, span)" if before else "min(k + j + 1, span)")
+    s("k += q", "i += q").end()
+    s(f"rows = k + {len(fold.lags)}" if not fold.lags else f"rows = max(rows, k + {len(fold.lags)})")
+    s(*layout.store())
+    name = "fold_rows" + ("_before" if before else "")
+    return Template(kernel, name, cpu._text(s), layout, fold.uses_time, "window")
+
+
+def _suffixes(s: Source, fold: _Fold, length: str, start: str = "0") -> None:
+    """Suffixes of the closed block (its rows are in ``ring_*``) about the new centre."""
+    acc = list(fold.acc)
+    s(*(f"{a} = {z}" for a, z in zip(acc, fold.zero, strict=True)))
+    s(*(f"keep_{x} = {x}" for x in fold.kept))
+    s.block(f"for j in range({length} - 1, {start} - 1, -1):")
+    s(*(f"{x} = ring_{x}[j]" for x in fold.kept))
+    s(*fold.lift("0"))
+    s(*fold.join(["e_" + a for a in acc], acc, acc))
+    s(*(f"suf_{a}[j] = {a}" for a in acc)).end()
+    s(*(f"{x} = keep_{x}" for x in fold.kept))
+
+
+def time(kernel: Kernel, before: bool) -> Template:
+    """A window of a duration: the blocks are the cells of a grid of that duration from 1970."""
+    fold = _Fold(kernel, ("value",))
+    layout = Layout()
+    # The region holds the rows of the cell before (from ``head`` on still in the window) and of
+    # this cell: 0 … older … older + newer.
+    layout.add(["rows", "off", "cap", "head", "older", "newer", "cell_end"], "i")
+    layout.add(fold.acc)
+    layout.add(f"c{x}" for x in fold.centred)
+    cpu._add_lags(layout, fold.lags)
+    raw, parts = len(fold.kept), len(fold.acc)
+    layout.arena_fields = 1 + raw + parts
+    s = cpu._begin(kernel, "fold over a window in time", fold.scratch(("n",)))
+    s(*layout.load())
+    s("times = ari[off : off + cap]")
+    for n, x in enumerate(fold.kept, start=1):
+        s(f"ring_{x} = ar[off + {n} * cap : off + {n + 1} * cap]")
+    for n, a in enumerate(fold.acc, start=1 + raw):
+        s(f"suf_{a} = ar[off + {n} * cap : off + {n + 1} * cap]")
+    s.block("if rows == 0:")
+    s("cell_end = -9223372036854775808", *fold.reset())
+    s(*(f"suf_{a}[0] = {z}" for a, z in zip(fold.acc, fold.zero, strict=True)))
+    s(*(f"c{x} = 0.0" for x in fold.centred)).end()
+    fold.skip_first_rows(s)
+    s(f"k = rows - {len(fold.lags)}", "i = lo")
+    s.block("while i < hi:")
+    s(f"size = min(hi - i, {CHUNK})")
+    s.block("for q in range(size):")
+    s("now = t[i + q]")
+    s(*fold.row("i + q"))
+    s.block("if now >= cell_end:")
+    s("end = (now // window + 1) * window")
+    s.block("if end == cell_end + window:")
+    s.block("for j in range(newer):")
+    s("times[j] = times[older + j]", *(f"ring_{x}[j] = ring_{x}[older + j]" for x in fold.kept))
+    s.end()
+    s("older = newer").end()
+    s("else:", "    older = 0")
+    s("newer = 0", "head = 0", "cell_end = end", *fold.centre())
+    _suffixes(s, fold, "older")
+    s(*(f"suf_{a}[older] = {z}" for a, z in zip(fold.acc, fold.zero, strict=True)))
+    s(*fold.reset()).end()
+    s.block("while head < older and times[head] <= now - window:")
+    s("head += 1").end()
+    s(*fold.lift("i + q"))
+    tot = [f"tot_{a}" for a in fold.acc]
+    s("times[older + newer] = now")
+    s(*(f"ring_{x}[older + newer] = {x}" for x in fold.kept))
+    if before:
+        s("all_n[q] = older - head + newer")
+        s(*fold.join([f"suf_{a}[head]" for a in fold.acc], list(fold.acc), tot))
+        s(*fold.prefix())
+    else:
+        s("all_n[q] = older - head + newer + 1")
+        s(*fold.prefix())
+        s(*fold.join([f"suf_{a}[head]" for a in fold.acc], list(fold.acc), tot))
+    s("newer += 1", *fold.keep_totals(tot, "q"))
+    s(*cpu._shift(fold.lags, "i + q")).end()
+    s("q = size")
+    _emission(s, fold, "")
+    s("k += size", "i += size").end()
+    s(f"rows = max(rows, k + {len(fold.lags)})", *layout.store())
+    name = "fold_time" + ("_before" if before else "")
+    return Template(kernel, name, cpu._text(s), layout, True, "window")
+
+
+def cumulative(kernel: Kernel) -> Template:
+    """All rows so far: base (blocks before) ⊕ partial (this block), restarted by ``segment``."""
+    fold = _Fold(kernel, ("total",))
+    base = fold.base
+    segmented = "segment" in kernel.functions
+    absorb = kernel.functions["absorb"]
+    names = wanted(kernel, "absorb", "total")
+    fold.totals = [f"c{x}" for x in fold.centred if "c" + x in names] + list(fold.acc)
+    layout = Layout()
+    layout.add(["rows", "k", "o"], "i")
+    if segmented:
+        layout.add(["period"], "i")
+    layout.add(f"b_{b}" for b in base)
+    layout.add(fold.acc)
+    layout.add(f"c{x}" for x in fold.centred)
+    cpu._add_lags(layout, fold.lags)
+    empty = [_literal(e) for e in kernel.functions.get("empty", (0.0,) * len(base))]
+    restart = [f"b_{b} = {e}" for b, e in zip(base, empty, strict=True)]
+    restart += [*fold.reset(), *(f"c{x} = 0.0" for x in fold.centred), "o = 0", "k = 0"]
+    extra = tuple(f"b_{b}" for b in base) + ("n", "k")
+    s = cpu._begin(kernel, "cumulative fold", fold.scratch(extra))
+    s(*layout.load())
+    s.block("if rows == 0:")
+    s(*restart).end()
+    fold.skip_first_rows(s)
+    s("i = lo")
+    s.block("while i < hi:")
+    s(f"size = min(hi - i, {CHUNK})")
+    s.block("for q in range(size):")
+    scope = cpu._scope(kernel, "i + q")
+    if segmented:
+        s(f"now = {invoke(kernel.functions['segment'], 'segment', scope)}")
+        s.block("if now != period or rows == 0:")
+        s("period = now", *restart).end()
+    s(*fold.row("i + q"))
+    s.block(f"if o == {BLOCK}:")
+    s(*_absorb(fold, absorb, "o", [f"b_{b}" for b in base], list(fold.acc), "c", "b_", "b_"))
+    s(*fold.reset(), "o = 0").end()
+    s("if o == 0:", *(f"    {line}" for line in fold.centre() or ["pass"]))
+    s(*fold.lift("i + q"), *fold.prefix())
+    s("k += 1", "o += 1", "rows += 1")
+    s(*(f"all_b_{b}[q] = b_{b}" for b in base))
+    s("all_n[q] = o", "all_k[q] = k - 1")
+    s(*fold.keep_totals(list(fold.acc), "q"))
+    s(*cpu._shift(fold.lags, "i + q")).end()
+    s.block("for q in range(max(emit - i, 0), size):")
+    s(*_absorb(fold, absorb, "all_n[q]", [f"all_b_{b}[q]" for b in base],
+               [f"all_{a}[q]" for a in fold.acc], "all_c", "t_", "", "[q]"))  # fmt: skip
+    scope = cpu._scope(kernel, "i + q")
+    scope.update({b: f"t_{b}" for b in base})
+    scope.update({x: f"all_{x}[q]" for x in fold.inner_out})
+    scope["k"] = "all_k[q]"
+    cpu._emit(s, kernel, invoke(kernel.functions["total"], "total", scope), "i + q")
+    s.end()
+    s("i += size").end()
+    s(*layout.store())
+    uses_time = fold.uses_time or cpu._uses_time(kernel, "segment", "absorb", "total")
+    return Template(kernel, "fold_all", cpu._text(s), layout, uses_time, "all")
+
+
+def _absorb(
+    fold: _Fold, absorb, n: str, bases: list[str], accs: list[str], centre: str, to: str,
+    _from: str, index: str = "",
+) -> list[str]:  # fmt: skip
+    """Lines for ``to = absorb(base, n, centre, acc)``."""
+    scope = {p.name: p.name for p in fold.kernel.params}
+    scope.update(dict(zip(fold.base, bases, strict=True)))
+    scope.update(dict(zip(fold.acc, accs, strict=True)))
+    scope.update({f"c{x}": f"{centre}{x}{index}" for x in fold.centred})
+    scope["n"] = n
+    call = invoke(absorb, "absorb", scope)
+    if len(fold.base) == 1:
+        return [f"{to}{fold.base[0]} = {call}"]
+    return [f"{', '.join(to + b for b in fold.base)} = {call}"]
+
+

@@ -1,0 +1,245 @@
+"""Row primitives: missing rows out, rows of one symbol together, results back in row order.
+
+A *class* of rows is the set of rows that exist for a kernel (none of its inputs missing). Its
+index is ``pos``: the dense position of every row, or −1; dense rows of one symbol are contiguous
+and in row order, so a dense column is what a kernel sees and ``dense[pos]`` is its result in row
+order, with nulls where ``pos`` is −1.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+ANY, POSITIVE, NON_NEGATIVE = 0, 1, 2
+NULL_INT = -(2**63)
+# Float null of nan_policy='propagate', where NaN is a value: a quiet NaN with this payload.
+NULL_BITS = 0x7FF8_6E75_6C6C_0001
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def mark_missing(column, domain, keep):
+    """Clear ``keep`` where the float column is missing or outside its domain; return how many."""
+    dropped = 0
+    for i in range(len(keep)):
+        x = column[i]
+        ok = x - x == 0.0
+        if domain == POSITIVE:
+            ok = ok and x > 0.0
+        elif domain == NON_NEGATIVE:
+            ok = ok and x >= 0.0
+        if not ok and keep[i]:
+            keep[i] = False
+            dropped += 1
+    return dropped
+
+
+@njit(cache=True, nogil=True)
+def mark_missing_int(column, keep):
+    """The same for an int64 column, whose null is the smallest integer."""
+    dropped = 0
+    for i in range(len(keep)):
+        if column[i] == NULL_INT and keep[i]:
+            keep[i] = False
+            dropped += 1
+    return dropped
+
+
+@njit(cache=True, nogil=True)
+def number_symbols(slots, seen, local, touched):
+    """Number the batch's symbols by first appearance: local[i], touched[local] = slot.
+
+    ``seen`` is −1 for all slots before and after. Returns the number of symbols.
+    """
+    found = 0
+    for i in range(len(slots)):
+        s = slots[i]
+        if seen[s] < 0:
+            seen[s] = found
+            touched[found] = s
+            found += 1
+        local[i] = seen[s]
+    for j in range(found):
+        seen[touched[j]] = -1
+    return found
+
+
+@njit(cache=True, nogil=True)
+def index_rows(local, touched, keep, every, pos, runs):
+    """Number the kept rows by (symbol, row); fill ``pos`` and ``runs``; return the runs."""
+    n = len(local)
+    next_row = np.zeros(len(touched), np.int64)
+    for i in range(n):
+        next_row[local[i]] += 1 if every else keep[i]
+    total = 0
+    found = 0
+    for s in range(len(touched)):
+        c = next_row[s]
+        if c:
+            runs[found, 0] = touched[s]
+            runs[found, 1] = total
+            runs[found, 2] = total + c
+            runs[found, 3] = total
+            found += 1
+        next_row[s] = total
+        total += c
+    for i in range(n):
+        if every or keep[i]:
+            s = local[i]
+            pos[i] = next_row[s]
+            next_row[s] += 1
+        else:
+            pos[i] = -1
+    return found
+
+
+@njit(cache=True, nogil=True)
+def to_dense(column, pos, dense):
+    """dense[pos[i]] = column[i] for the rows of the class."""
+    for i in range(len(pos)):
+        p = pos[i]
+        if p >= 0:
+            dense[p] = column[i]
+
+
+@njit(cache=True, nogil=True)
+def to_dense_nan(column, pos, domain, dense):
+    """The same under nan_policy='propagate': whatever is missing enters as the one quiet NaN."""
+    for i in range(len(pos)):
+        p = pos[i]
+        if p >= 0:
+            x = column[i]
+            ok = x - x == 0.0
+            if domain == POSITIVE:
+                ok = ok and x > 0.0
+            elif domain == NON_NEGATIVE:
+                ok = ok and x >= 0.0
+            dense[p] = x if ok else math.nan
+
+
+@njit(cache=True, nogil=True)
+def to_rows(dense, pos, out, bits):
+    """out[i] = dense[pos[i]], null where there is none or it is not finite; return the nulls.
+
+    ``bits`` is the Arrow validity bitmap of ``out`` (its first row is bit 0 of byte 0).
+    """
+    n = len(pos)
+    nulls = 0
+    for b in range(len(bits)):
+        byte = 0
+        for j in range(min(8, n - 8 * b)):
+            i = 8 * b + j
+            p = pos[i]
+            x = dense[p] if p >= 0 else math.nan
+            ok = x - x == 0.0
+            out[i] = x if ok else math.nan
+            byte |= int(ok) << j
+            nulls += 1 - int(ok)
+        bits[b] = byte
+    return nulls
+
+
+@njit(cache=True, nogil=True)
+def to_rows_all(dense, out, bits):
+    """The same where row order and dense order agree."""
+    n = len(out)
+    nulls = 0
+    for b in range(len(bits)):
+        byte = 0
+        for j in range(min(8, n - 8 * b)):
+            i = 8 * b + j
+            x = dense[i]
+            ok = x - x == 0.0
+            out[i] = x if ok else math.nan
+            byte |= int(ok) << j
+            nulls += 1 - int(ok)
+        bits[b] = byte
+    return nulls
+
+
+@njit(cache=True, nogil=True)
+def to_rows_nan(dense, pos, out, bits):
+    """The same under nan_policy='propagate': only the null bit pattern is null."""
+    n = len(pos)
+    view = dense.view(np.int64)
+    to = out.view(np.int64)
+    nulls = 0
+    for b in range(len(bits)):
+        byte = 0
+        for j in range(min(8, n - 8 * b)):
+            i = 8 * b + j
+            p = pos[i]
+            x = view[p] if p >= 0 else NULL_BITS
+            ok = x != NULL_BITS
+            to[i] = x
+            byte |= int(ok) << j
+            nulls += 1 - int(ok)
+        bits[b] = byte
+    return nulls
+
+
+@njit(cache=True, nogil=True)
+def to_rows_int(dense, pos, out, bits):
+    """The same for int64 results, whose null is the smallest integer."""
+    n = len(pos)
+    nulls = 0
+    for b in range(len(bits)):
+        byte = 0
+        for j in range(min(8, n - 8 * b)):
+            i = 8 * b + j
+            p = pos[i]
+            x = dense[p] if p >= 0 else NULL_INT
+            ok = x != NULL_INT
+            out[i] = x
+            byte |= int(ok) << j
+            nulls += 1 - int(ok)
+        bits[b] = byte
+    return nulls
+
+
+@njit(cache=True, nogil=True)
+def pack_bools(values, bits):
+    """Arrow bit-packed booleans of int64 0/1 (nulls become 0)."""
+    n = len(values)
+    for b in range(len(bits)):
+        byte = 0
+        for j in range(min(8, n - 8 * b)):
+            byte |= int(values[8 * b + j] == 1) << j
+        bits[b] = byte
+
+
+@njit(cache=True, nogil=True)
+def narrow(values, out):
+    """int64 → int8 (nulls become 0)."""
+    for i in range(len(out)):
+        out[i] = values[i] if values[i] != NULL_INT else 0
+
+
+@njit(cache=True, nogil=True)
+def first_backward(slots, t, last):
+    """First row whose time is before its symbol's previous time, or −1; updates ``last``."""
+    for i in range(len(slots)):
+        now = t[i]
+        if now == NULL_INT:
+            continue
+        s = slots[i]
+        if now < last[s]:
+            return i
+        last[s] = now
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def move_arena(old, new, st, off_word, cap_word, caps, fields):
+    """Copy every slot's region to ``new`` with the capacities ``caps``; update the header words."""
+    sti = st.view(np.int64)
+    at = 0
+    for s in range(len(caps)):
+        off = sti[s, off_word]
+        cap = sti[s, cap_word]
+        for f in range(fields):
+            for j in range(min(cap, caps[s])):
+                new[at + f * caps[s] + j] = old[off + f * cap + j]
+        sti[s, off_word] = at
+        sti[s, cap_word] = caps[s]
+        at += fields * caps[s]

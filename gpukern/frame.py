@@ -1,0 +1,231 @@
+"""Tables in and out: pyarrow, polars and pandas; columns as float64/int64 arrays inside.
+
+Inside the engine a missing float is NaN, a missing integer the smallest int64, and time is int64
+ns since 1970 UTC (timestamps without a zone are taken as UTC).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gpukern.errors import PlanError
+from gpukern.forms import rows as prim
+from gpukern.state import Symbols
+
+NULL_INT = prim.NULL_INT
+
+
+@dataclass
+class Result:
+    """One output column in row order with its Arrow validity bitmap."""
+
+    name: str
+    dtype: str
+    values: np.ndarray
+    bits: np.ndarray
+    nulls: int
+
+
+def kind_of(table: Any) -> str:
+    """'table', 'batch', 'polars' or 'pandas'; raise PlanError for anything else."""
+    if isinstance(table, pa.Table):
+        return "table"
+    if isinstance(table, pa.RecordBatch):
+        return "batch"
+    polars = sys.modules.get("polars")
+    if polars is not None and isinstance(table, polars.DataFrame):
+        return "polars"
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and isinstance(table, pandas.DataFrame):
+        return "pandas"
+    raise PlanError(
+        "input must be a pyarrow Table or RecordBatch, a polars DataFrame or a pandas DataFrame, "
+        f"got {type(table).__module__}.{type(table).__qualname__}"
+    )
+
+
+def column_names(table: Any) -> list[str]:
+    """Names of the table's columns."""
+    return list(table.schema.names) if isinstance(table, (pa.Table, pa.RecordBatch)) else [
+        str(c) for c in table.columns
+    ]  # fmt: skip
+
+
+def select(table: Any, names: Sequence[str]) -> pa.Table:
+    """The named columns as an Arrow table; raise PlanError naming a column that is not there."""
+    kind = kind_of(table)
+    there = column_names(table)
+    for name in names:
+        if name not in there:
+            raise PlanError(f"no column {name!r} in the input; it has {', '.join(there)}")
+        if there.count(name) > 1:
+            raise PlanError(f"column {name!r} is {there.count(name)} times in the input")
+    if kind == "table":
+        return table.select(list(names))
+    if kind == "batch":
+        return pa.Table.from_batches([table.select(list(names))])
+    if kind == "polars":
+        return table.select(list(names)).to_arrow()
+    return pa.table({n: pa.Array.from_pandas(table[n]) for n in names})
+
+
+def _one_array(column: pa.ChunkedArray) -> pa.Array:
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return column.combine_chunks() if column.num_chunks else pa.array([], column.type)
+
+
+def floats(column: pa.ChunkedArray, name: str) -> np.ndarray:
+    """A numeric column as float64 with NaN for null; no copy where the column is that already."""
+    array = _one_array(column)
+    kind = array.type
+    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)):
+        if not pa.types.is_null(kind) and not pa.types.is_boolean(kind):
+            raise PlanError(f"column {name!r} must be numeric, it is {kind}")
+    if kind != pa.float64():
+        array = pc.cast(array, pa.float64(), safe=False)
+    return array.to_numpy(zero_copy_only=False)
+
+
+def integers(column: pa.ChunkedArray, name: str) -> np.ndarray:
+    """An integer or timestamp column as int64 (timestamps in ns), null as the smallest int64."""
+    array = _one_array(column)
+    kind = array.type
+    if pa.types.is_timestamp(kind):
+        array = pc.cast(array, pa.timestamp("ns", kind.tz))
+        array = array.view(pa.int64()) if isinstance(array, pa.Array) else array
+    elif pa.types.is_integer(kind):
+        array = pc.cast(array, pa.int64())
+    else:
+        raise PlanError(f"column {name!r} must be an integer or a timestamp, it is {kind}")
+    if array.null_count:
+        array = pc.fill_null(array, NULL_INT)
+    return array.to_numpy(zero_copy_only=False)
+
+
+def times(column: pa.ChunkedArray, name: str) -> np.ndarray:
+    """The time column as int64 ns UTC."""
+    kind = column.type
+    if not (pa.types.is_timestamp(kind) or kind in (pa.int64(), pa.uint64())):
+        raise PlanError(f"time column {name!r} must be a timestamp or int64 ns, it is {kind}")
+    return integers(column, name)
+
+
+def slots_of(table: pa.Table, by: Sequence[str], symbols: Symbols) -> np.ndarray:
+    """The slot of every row's symbol, new symbols being given the next slots."""
+    if not by:
+        symbols.slot(None)
+        return np.zeros(table.num_rows, np.int32)
+    parts = [_codes(table.column(name), name) for name in by]
+    if len(parts) == 1:
+        codes, values = parts[0]
+        return _to_slots(codes, values, symbols)
+    combined = parts[0][0].astype(np.int64)
+    for codes, values in parts[1:]:
+        combined = combined * len(values) + codes
+    unique, inverse = np.unique(combined, return_inverse=True)
+    keys: list[Hashable] = []
+    for code in unique.tolist():
+        key: list[Hashable] = []
+        for _, values in reversed(parts):
+            code, place = divmod(code, len(values))
+            key.append(values[place])
+        keys.append(tuple(reversed(key)))
+    return _to_slots(inverse.astype(np.int32), keys, symbols)
+
+
+def _to_slots(codes: np.ndarray, values: list[Hashable], symbols: Symbols) -> np.ndarray:
+    """Translate dictionary codes; only values that occur get a slot."""
+    if len(codes) <= 64:
+        used = np.array(list(dict.fromkeys(codes.tolist())), np.int64)
+    else:
+        counted = np.bincount(codes, minlength=len(values))
+        used = np.flatnonzero(counted)
+    lookup = np.zeros(max(len(values), 1), np.int32)
+    for code in used.tolist():
+        lookup[code] = symbols.slot(values[code])
+    return lookup[codes]
+
+
+def _codes(column: pa.ChunkedArray, name: str) -> tuple[np.ndarray, list[Hashable]]:
+    if pa.types.is_floating(column.type) or pa.types.is_nested(column.type):
+        raise PlanError(f"key column {name!r} must be a string or an integer, it is {column.type}")
+    if column.null_count:
+        raise PlanError(
+            f"key column {name!r} has {column.null_count} nulls; every row needs a symbol, "
+            "drop or fill them"
+        )
+    if pa.types.is_dictionary(column.type):
+        array = _one_array(column.unify_dictionaries() if column.num_chunks > 1 else column)
+    else:
+        array = _one_array(column).dictionary_encode()
+    codes = pc.cast(array.indices, pa.int32()).to_numpy(zero_copy_only=False)
+    return codes, array.dictionary.to_pylist()
+
+
+def arrow_array(result: Result) -> pa.Array:
+    """The result as an Arrow array of its declared type."""
+    n = len(result.values)
+    validity = pa.py_buffer(result.bits) if result.nulls else None
+    if result.dtype == "f64":
+        data, kind = result.values, pa.float64()
+    elif result.dtype == "i64":
+        data, kind = result.values, pa.int64()
+    elif result.dtype == "i8":
+        data, kind = np.empty(n, np.int8), pa.int8()
+        prim.narrow(result.values, data)
+    else:
+        data, kind = np.empty((n + 7) // 8, np.uint8), pa.bool_()
+        prim.pack_bools(result.values, data)
+    return pa.Array.from_buffers(kind, n, [validity, pa.py_buffer(data)], result.nulls)
+
+
+def attach(table: Any, results: Sequence[Result]) -> Any:
+    """The input with the result columns appended, as the same kind of table."""
+    kind = kind_of(table)
+    names = [r.name for r in results]
+    if kind == "pandas":
+        return _attach_pandas(table, results)
+    arrays = [arrow_array(r) for r in results]
+    if kind == "polars":
+        import polars as pl
+
+        return table.hstack(pl.from_arrow(pa.table(arrays, names=names)))
+    if kind == "batch":
+        return pa.RecordBatch.from_arrays(
+            [*table.columns, *arrays],
+            schema=_extended(table.schema, arrays, names),
+        )
+    return pa.Table.from_arrays(
+        [*table.columns, *arrays], schema=_extended(table.schema, arrays, names)
+    )
+
+
+def _extended(schema: pa.Schema, arrays: Sequence[pa.Array], names: Sequence[str]) -> pa.Schema:
+    new = [pa.field(n, a.type) for n, a in zip(names, arrays, strict=True)]
+    return pa.schema([*schema, *new], metadata=schema.metadata)
+
+
+def _attach_pandas(table: Any, results: Sequence[Result]) -> Any:
+    import pandas as pd
+
+    columns = {}
+    for r in results:
+        if r.dtype == "f64":
+            columns[r.name] = r.values
+            continue
+        missing = r.values == NULL_INT
+        if r.dtype == "b":
+            columns[r.name] = pd.arrays.BooleanArray(r.values == 1, missing)
+        else:
+            kind = np.int8 if r.dtype == "i8" else np.int64
+            values = np.where(missing, 0, r.values).astype(kind)
+            columns[r.name] = pd.arrays.IntegerArray(values, missing)
+    return pd.concat([table, pd.DataFrame(columns, index=table.index)], axis=1)

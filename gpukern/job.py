@@ -1,0 +1,238 @@
+"""A job: a plan with its carried state. A batch run is a stream of cache-sized pieces."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from gpukern import codegen, frame
+from gpukern.errors import PlanError, StateError, UnsortedError
+from gpukern.forms import rows as prim
+from gpukern.frame import Result
+from gpukern.state import StepState, Symbols, pack
+
+if TYPE_CHECKING:
+    from gpukern.plan import Plan, Step
+
+DOMAINS = {"": prim.ANY, ">0": prim.POSITIVE, ">=0": prim.NON_NEGATIVE}
+# Rows of a piece: columns of this length stay in the cache from grouping to result, and runs of
+# one symbol are long enough (RUN rows) that loading state does not matter.
+PIECE = 1 << 16
+RUN = 64
+MAX_PIECE = 1 << 19
+NO_ARENA = np.zeros(1)
+NO_TIME = np.zeros(1, np.int64)
+
+
+class Job:
+    """Carried state and the work on one batch. Made by ``Plan.start`` and ``Plan.resume``."""
+
+    def __init__(self, plan: Plan, *, threads: int | None = None) -> None:
+        self.plan = plan
+        self.threads = threads or os.cpu_count() or 1
+        self.symbols = Symbols()
+        self.capacity = 0
+        self.last = np.zeros(0, np.int64)
+        self.seen = np.zeros(0, np.int32)
+        self.states = [StepState(s.template, s.params, plan.nan_policy) for s in plan.steps]
+        self.loops: list[Callable[..., None] | None] = [None] * len(plan.steps)
+        depth = max(s.level for s in plan.steps) + 1
+        self.levels = [[n for n, s in enumerate(plan.steps) if s.level == d] for d in range(depth)]
+        self.rows_in = 0
+        self.jit = True
+
+    # -- public ---------------------------------------------------------------------------
+
+    def push(self, batch: Any) -> Any:
+        """The batch with its features appended; state is carried to the next batch.
+
+        If it raises, the state is what it was before.
+        """
+        return self.run(batch)
+
+    def run(self, table: Any, *, sort: bool = False) -> Any:
+        """Append the features of a table that continues what was pushed before."""
+        names = frame.column_names(table)
+        for output in self.plan.output_names:
+            if output in names:
+                raise PlanError(
+                    f"output {output!r} is already a column of the input; rename it with .alias()"
+                )
+        arrow = frame.select(table, self.plan.input_columns)
+        columns, t = self._columns(arrow)
+        known = len(self.symbols)
+        try:
+            slots = frame.slots_of(arrow, self.plan.by, self.symbols)
+            self._grow()
+            order = None
+            if sort and t is not None:
+                order = np.argsort(t, kind="stable")
+                slots, t = slots[order], t[order]
+                columns = {n: c[order] for n, c in columns.items()}
+            self._check_time(slots, t, order)
+        except (PlanError, UnsortedError):
+            self._forget_symbols(known)
+            raise
+        results = self._process(slots, t, columns)
+        if order is not None:
+            results = [_unsort(r, order) for r in results]
+        return frame.attach(table, results)
+
+    def snapshot(self) -> bytes:
+        """The whole carried state as bytes that depend on the rows pushed, not on their cuts."""
+        count = len(self.symbols)
+        arrays = [self.last[:count]]
+        parts = []
+        for state in self.states:
+            dumped = state.dump(count)
+            parts.append(len(dumped))
+            arrays += [a.ravel() for a in dumped]
+        symbols = [list(s) if isinstance(s, tuple) else s for s in self.symbols.slots]
+        header = {"plan": self.plan.fingerprint, "symbols": symbols, "parts": parts}
+        return pack(header, arrays)
+
+    def restore(self, header: dict[str, Any], arrays: list[np.ndarray]) -> None:
+        """Take over a snapshot (``Plan.resume`` has checked that it fits)."""
+        for symbol in header["symbols"]:
+            self.symbols.slot(tuple(symbol) if isinstance(symbol, list) else symbol)
+        self._grow()
+        count = len(self.symbols)
+        if len(arrays) != 1 + sum(header["parts"]):
+            raise StateError("the snapshot does not have the parts its header names")
+        self.last[:count] = arrays[0]
+        at = 1
+        for state, parts in zip(self.states, header["parts"], strict=True):
+            own = arrays[at : at + parts]
+            state.restore([own[0].reshape(count, state.words), *own[1:]], count)
+            at += parts
+
+    # -- input ----------------------------------------------------------------------------
+
+    def _columns(self, table: pa.Table) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+        integer = {
+            ref[1]
+            for step in self.plan.steps
+            for spec, (_, ref) in zip(step.kernel.inputs, step.inputs, strict=True)
+            if spec.dtype == "i64" and ref is not None and ref[0] == "column"
+        }
+        columns = {}
+        for name in self.plan.value_columns:
+            read = frame.integers if name in integer else frame.floats
+            columns[name] = read(table.column(name), name)
+        time = self.plan.time
+        return columns, None if time is None else frame.times(table.column(time), time)
+
+    def _grow(self) -> None:
+        count = len(self.symbols)
+        old_symbols = list(self.symbols.slots)
+        if count > self.capacity:
+            self.capacity = max(count, 2 * self.capacity, 1)
+            new = np.full(self.capacity, prim.NULL_INT, np.int64)
+            new[: len(self.last)] = self.last
+            self.last = new
+            self.seen = np.full(self.capacity, -1, np.int32)
+        for state in self.states:
+            missing = old_symbols[len(state.parameters) :] if state.mapped else []
+            state.add_symbols(missing, self.capacity)
+
+    def _forget_symbols(self, known: int) -> None:
+        for symbol in list(self.symbols.slots)[known:]:
+            del self.symbols.slots[symbol]
+        for state in self.states:
+            if state.mapped:
+                state.parameters = state.parameters[:known]
+
+    def _check_time(
+        self, slots: np.ndarray, t: np.ndarray | None, order: np.ndarray | None
+    ) -> None:
+        if t is None:
+            return
+        last = self.last.copy()
+        row = prim.first_backward(slots, t, last)
+        if row >= 0:
+            symbol = list(self.symbols.slots)[slots[row]]
+            where = row if order is None else int(order[row])
+            before = t[:row][slots[:row] == slots[row]]
+            before = before[before != prim.NULL_INT]
+            previous = int(before[-1]) if len(before) else int(self.last[slots[row]])
+            raise UnsortedError(
+                f"time goes backwards: column {self.plan.time!r}, row {where}, symbol {symbol!r}: "
+                f"{int(t[row])} follows {previous}; sort the input or pass sort=True"
+            )
+        self.last = last
+
+    # -- work -----------------------------------------------------------------------------
+
+    def compile(self, step: int) -> Callable[..., None]:
+        """The compiled loop of a step (from the cache if it is there)."""
+        loop = self.loops[step]
+        if loop is None:
+            template = self.plan.steps[step].template
+            module = codegen.load(template.kernel, template.variant, template.text, jit=self.jit)
+            loop = self.loops[step] = module.run
+            if self.jit:
+                loop(*self._empty_arguments(step))
+        return loop
+
+    def _empty_arguments(self, step: int) -> list[np.ndarray | int]:
+        kernel = self.plan.steps[step].kernel
+        ins = [np.zeros(0, np.int64 if i.dtype == "i64" else np.float64) for i in kernel.inputs]
+        outs = [np.zeros(0, np.float64 if o.dtype == "f64" else np.int64) for o in kernel.outputs]
+        runs = np.zeros((0, 4), np.int64)
+        state = np.zeros((1, 1))
+        return [runs, state, 0, state, NO_ARENA, NO_TIME[:0], *ins, *outs]
+
+    def _process(
+        self, slots: np.ndarray, t: np.ndarray | None, columns: dict[str, np.ndarray]
+    ) -> list[Result]:
+        n = len(slots)
+        from gpukern.piece import Piece
+
+        for step in range(len(self.loops)):
+            if self.loops[step] is None:
+                self.compile(step)
+        results = [
+            Result(
+                o.name,
+                o.dtype,
+                np.empty(n, np.float64 if o.dtype == "f64" else np.int64),
+                np.empty((n + 7) // 8, np.uint8),
+                0,
+            )
+            for o in self.plan.outputs
+        ]
+        size = min(max(PIECE, RUN * len(self.symbols)), MAX_PIECE)
+        pool = None
+        if self.threads > 1 and n > 4096:
+            pool = ThreadPoolExecutor(self.threads)
+        try:
+            for lo in range(0, n, size):
+                hi = min(lo + size, n)
+                cut = {name: c[lo:hi] for name, c in columns.items()}
+                targets = [(r.values[lo:hi], r.bits[lo // 8 : (hi + 7) // 8]) for r in results]
+                now = None if t is None else t[lo:hi]
+                piece = Piece(self, slots[lo:hi], now, cut, targets, pool)
+                for result, nulls in zip(results, piece.run(), strict=True):
+                    result.nulls += nulls
+        finally:
+            if pool is not None:
+                pool.shutdown()
+        self.rows_in += n
+        return results
+
+
+def _unsort(result: Result, order: np.ndarray) -> Result:
+    values = np.empty_like(result.values)
+    values[order] = result.values
+    valid = np.unpackbits(result.bits, count=len(order), bitorder="little")
+    back = np.empty_like(valid)
+    back[order] = valid
+    bits = np.packbits(back, bitorder="little")
+    return Result(result.name, result.dtype, values, bits, result.nulls)
+
+

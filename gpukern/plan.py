@@ -1,0 +1,244 @@
+"""Plans: expressions resolved into ordered steps, equal sub-expressions computed once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gpukern import backend, codegen, frame
+from gpukern.errors import PlanError, StateError
+from gpukern.expr import Column, Expr
+from gpukern.forms import cpu
+from gpukern.job import Job
+from gpukern.kernel import Kernel
+from gpukern.state import parameter_words, unpack
+
+POLICIES = ("skip", "propagate")
+Ref = tuple[str, str] | tuple[int, int]  # ("column", name) or (step, output)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kernel to run: where its inputs come from and how deep it stands in the plan."""
+
+    kernel: Kernel
+    params: dict[str, Any]
+    inputs: tuple[tuple[str, Ref | None], ...]
+    template: cpu.Template
+    level: int
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output column of the plan."""
+
+    name: str
+    ref: Ref
+    dtype: str
+
+
+class Plan:
+    """Feature expressions over one table layout.
+
+    ``by`` names the key column(s), or None for one series; ``time`` the time column, or None if
+    nothing needs it. ``nan_policy`` is ``'skip'`` (rows with a missing input do not exist for a
+    kernel) or ``'propagate'`` (missing values enter the arithmetic as NaN).
+    """
+
+    def __init__(
+        self,
+        expressions: Iterable[Expr],
+        *,
+        by: str | Sequence[str] | None = "symbol",
+        time: str | None = "ts",
+        nan_policy: str = "skip",
+    ) -> None:
+        self.by = (by,) if isinstance(by, str) else tuple(by or ())
+        self.time = time
+        if nan_policy not in POLICIES:
+            raise PlanError(f"nan_policy must be 'skip' or 'propagate', got {nan_policy!r}")
+        self.nan_policy = nan_policy
+        self.expressions = tuple(expressions)
+        self.steps: list[Step] = []
+        self.outputs: list[Output] = []
+        self._known: dict[Any, list[Ref]] = {}
+        self._columns: dict[str, None] = {}
+        self._resolve()
+
+    # -- resolution -----------------------------------------------------------------------
+
+    def _resolve(self) -> None:
+        if not self.expressions:
+            raise PlanError("a plan needs at least one expression")
+        names: dict[str, Expr] = {}
+        for expr in self.expressions:
+            if not isinstance(expr, Expr):
+                raise PlanError(
+                    f"a plan takes expressions such as gpukern.ewma('price'), got {expr!r}"
+                )
+            refs = self._refs(expr)
+            for name, ref, pick in zip(expr.names, refs, expr.pick, strict=True):
+                if name in names:
+                    raise PlanError(
+                        f"output {name!r} is given twice, by {names[name].kernel.name} and "
+                        f"{expr.kernel.name}; rename one with .alias()"
+                    )
+                names[name] = expr
+                self.outputs.append(Output(name, ref, expr.kernel.outputs[pick].dtype))
+
+    def _refs(self, expr: Expr) -> list[Ref]:
+        """Where the picked outputs of an expression are computed, adding steps as needed."""
+        key = expr.key
+        if key not in self._known:
+            if expr.kernel.form == "composite":
+                self._known[key] = self._compose(expr)
+            else:
+                self._known[key] = self._add(expr)
+        found = self._known[key]
+        return [found[p] for p in expr.pick]
+
+    def _compose(self, expr: Expr) -> list[Ref]:
+        build = expr.kernel.functions["build"]
+        given = {**dict(expr.inputs), **dict(expr.params)}
+        built = build(**{n: given.get(n) for n in codegen.arguments(build)})
+        parts = built if isinstance(built, tuple) else (built,)
+        return [ref for part in parts for ref in self._refs(part)]
+
+    def _add(self, expr: Expr) -> list[Ref]:
+        kernel, params = expr.kernel, dict(expr.params)
+        template = cpu.template(kernel, params)
+        uses_time = template.uses_time or kernel.needs_time
+        if uses_time and self.time is None:
+            raise PlanError(f"{kernel.name} needs time; name the time column with time=")
+        sources = dict(expr.inputs)
+        inputs: list[tuple[str, Ref | None]] = []
+        level = 0
+        for spec in kernel.inputs:
+            source = sources.get(spec.name)
+            if source is None:
+                inputs.append((spec.name, None))
+            elif isinstance(source, Column):
+                self._columns[source.name] = None
+                inputs.append((spec.name, ("column", source.name)))
+            else:
+                (ref,) = self._refs(source)
+                assert isinstance(ref[0], int)
+                level = max(level, self.steps[ref[0]].level + 1)
+                inputs.append((spec.name, ref))
+        if not any(isinstance(v, dict) for v in params.values()):
+            parameter_words(kernel, params, None, self.nan_policy)  # raises if they do not fit
+        self.steps.append(Step(kernel, params, tuple(inputs), template, level))
+        here = len(self.steps) - 1
+        return [(here, n) for n in range(len(kernel.outputs))]
+
+    # -- description ----------------------------------------------------------------------
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the columns the plan appends."""
+        return [o.name for o in self.outputs]
+
+    @property
+    def value_columns(self) -> list[str]:
+        """Input columns that kernels read."""
+        return list(self._columns)
+
+    @property
+    def uses_time(self) -> bool:
+        """Whether any kernel reads the time column."""
+        return any(s.template.uses_time or s.kernel.needs_time for s in self.steps)
+
+    @property
+    def input_columns(self) -> list[str]:
+        """All columns the table must have: key, time, values."""
+        names = [*self.by, *([self.time] if self.time is not None else []), *self._columns]
+        return list(dict.fromkeys(names))
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the carried state: kernels with their code, parameters, wiring, key, time."""
+        parts: list[Any] = [list(self.by), self.time, self.nan_policy]
+        for step in self.steps:
+            code = {
+                n: codegen.source_of(f) if callable(f) else repr(f)
+                for n, f in sorted(step.kernel.functions.items())
+            }
+            digest = hashlib.sha256(json.dumps([step.template.text, code]).encode()).hexdigest()
+            parts.append([step.kernel.name, digest, repr(sorted(step.params.items())), step.inputs])
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def __repr__(self) -> str:
+        return f"<plan of {len(self.steps)} steps → {', '.join(self.output_names)}>"
+
+    # -- execution ------------------------------------------------------------------------
+
+    def run(
+        self,
+        table: Any,
+        *,
+        device: str = "cpu",
+        sort: bool = False,
+        threads: int | None = None,
+    ) -> Any:
+        """Compute the features of a whole table.
+
+        Takes a pyarrow Table or RecordBatch, a polars or a pandas DataFrame; returns the same kind
+        with the outputs appended, rows and columns in their order. Time must not go backwards
+        within a symbol (UnsortedError); ``sort=True`` computes in time order instead and still
+        returns the rows where they were. Raises PlanError before any work if a column is missing
+        or of the wrong type.
+        """
+        backend.choose(device)
+        job = Job(self, threads=threads)
+        return job.run(table, sort=sort)
+
+    def start(self, *, device: str = "cpu", threads: int | None = 1) -> Job:
+        """Begin a stream: a job whose ``push`` gives the same bits batch by batch."""
+        backend.choose(device)
+        return Job(self, threads=threads)
+
+    def resume(self, blob: bytes, *, device: str = "cpu", threads: int | None = 1) -> Job:
+        """Continue from ``Job.snapshot``; raise StateError if it belongs to another plan."""
+        backend.choose(device)
+        header, arrays = unpack(blob)
+        if header["plan"] != self.fingerprint:
+            raise StateError(
+                "the snapshot belongs to another plan (its kernels, parameters, key, time or "
+                "versions differ); resume with the plan that made it"
+            )
+        job = Job(self, threads=threads)
+        job.restore(header, arrays)
+        return job
+
+
+def with_features(
+    batch: Any,
+    *expressions: Expr,
+    by: str | Sequence[str] | None = "symbol",
+    time: str | None = "ts",
+    nan_policy: str = "skip",
+) -> Any:
+    """Append features to one batch; ``by`` and ``time`` are dropped if the batch lacks them."""
+    names = frame.column_names(batch)
+    if by == "symbol" and "symbol" not in names:
+        by = None
+    if time == "ts" and "ts" not in names:
+        time = None
+    return Plan(expressions, by=by, time=time, nan_policy=nan_policy).run(batch)
+
+
+def warmup(plan: Plan, progress: Callable[[int, int, str], None] | None = None) -> int:
+    """Compile what the plan needs into the cache; returns the number of kernels.
+
+    ``progress(done, total, kernel)`` is called after each.
+    """
+    job = Job(plan, threads=1)
+    total = len(plan.steps)
+    for n, step in enumerate(plan.steps, start=1):
+        job.compile(n - 1)
+        if progress is not None:
+            progress(n, total, step.kernel.name)
+    return total

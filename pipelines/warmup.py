@@ -1,0 +1,39 @@
+"""Compile what a plan needs before it is needed."""
+
+from __future__ import annotations
+
+import time as clock
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import gpukern as gk
+from pipelines.config import DEFAULT, load_plan
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """What was compiled, how long it took and where it lies."""
+
+    features: int
+    seconds: float
+    folder: Path
+
+
+def warmup(
+    features: str | Path = DEFAULT, progress: Callable[[int, int | None], None] | None = None
+) -> Warmup:
+    """Fill the compile cache for the default features or those of a plan file."""
+    started = clock.perf_counter()
+    if str(features) == DEFAULT:
+        plan = gk.Plan(gk.default_features(), by="symbol", time="recv_ts")
+    else:
+        wanted = load_plan(features)
+        plan = gk.Plan(
+            wanted.expressions,
+            by=wanted.by or "symbol",
+            time=wanted.time or "recv_ts",
+            nan_policy=wanted.nan_policy,
+        )
+    gk.warmup(plan, progress=progress)
+    return Warmup(len(plan.output_names), clock.perf_counter() - started, Path(gk.cache_dir()))
