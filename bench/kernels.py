@@ -221,6 +221,9 @@ def main(arguments: list[str]) -> None:
         f"behind the best rival: {len(behind)} of {sum(case['best'] is not None for case in cases)}"
         + "".join(f"\n  {case['kernel']}, {case['symbols']} symbols" for case in behind)
     )
+    unlisted = set(gk.kernels()) - {name.partition(",")[0] for name in COMPARISONS}
+    if unlisted:
+        console.print(f"not in the table: {', '.join(sorted(unlisted))}")
     if not options.names:
         write_result("kernels", {"rows": options.rows, "cases": cases})
 

@@ -24,7 +24,7 @@ from collectors.errors import CollectorError
 UNIT = 100_000_000
 _DEPTH = 40
 _HEAT_HALFLIFE_S = 20.0
-_SECONDS_BETWEEN_SHOCKS = 200.0
+_SECONDS_BETWEEN_SHOCKS = 240.0
 _FACTOR_VOLATILITY = 1.3e-4  # per square root of a second: 73 % a year
 _ACTIONS_PER_BURST = 5.0
 
@@ -137,7 +137,7 @@ class Market:
     """Several pairs that move together."""
 
     def __init__(
-        self, pairs: Sequence[str], seed: int, start_ns: int, bursts_per_s: float = 1.0
+        self, pairs: Sequence[str], seed: int, start_ns: int, bursts_per_s: float = 1.2
     ) -> None:
         """`bursts_per_s`: how often something happens, over all pairs, in calm times."""
         for pair in pairs:
@@ -156,7 +156,7 @@ class Market:
             trade_id = self._random.randrange(10**8, 10**10)
             stock = _Stock(ASSETS[pair], book, trade_id, start_ns)
             self._stocks[pair] = stock
-            self._quote(stock)
+            self._quote(stock, self._fair(stock), 1.0)
             self._refill(stock)
             book.take_changes()
         self._schedule = self._events()
@@ -172,13 +172,13 @@ class Market:
     def act(self, pair: str) -> list[Print]:
         """Let one thing happen to the pair's book; returns the executions."""
         stock = self._stocks[pair]
+        fair = self._fair(stock)
         choice = self._random.random()
         prints: list[Print] = []
-        if choice < 0.35:
-            prints = self._market_order(stock)
-        elif choice < 0.75:
-            self._quote(stock)
-        else:
+        self._quote(stock, fair, 0.6 if choice < 0.4 else 0.0)
+        if choice > 0.65:
+            prints = self._market_order(stock, fair)
+        elif choice > 0.4:
             self._rest(stock)
         self._refill(stock)
         return prints
@@ -188,7 +188,7 @@ class Market:
         pairs = list(self._stocks)
         weights = [stock.asset.weight for stock in self._stocks.values()]
         while True:
-            self._wait(self._random.expovariate(self._bursts_per_s * self._heat))
+            self._wait(self._random.expovariate(self._bursts_per_s * (0.5 + 0.5 * self._heat)))
             pair = self._random.choices(pairs, weights)[0]
             for _ in range(1 + int(self._random.expovariate(1 / (_ACTIONS_PER_BURST - 1)) + 0.5)):
                 yield self._time_ns, pair
@@ -201,7 +201,7 @@ class Market:
         self._time_ns += micros * 1_000
         self._heat = 1.0 + (self._heat - 1.0) * 0.5 ** (seconds / _HEAT_HALFLIFE_S)
         if self._random.random() < seconds / _SECONDS_BETWEEN_SHOCKS:
-            self._heat += 3.0 + 3.0 * self._random.random()
+            self._heat += 2.0 + 2.0 * self._random.random()
         scale = _FACTOR_VOLATILITY * self._heat * math.sqrt(seconds)
         self._factor += scale * self._random.gauss(0.0, 1.0)
 
@@ -216,8 +216,8 @@ class Market:
     def _half_spread(self, stock: _Stock, fair: float) -> float:
         return fair * stock.asset.spread_bps * 0.5e-4 * (0.5 + 0.5 * self._heat)
 
-    def _market_order(self, stock: _Stock) -> list[Print]:
-        fair, book = self._fair(stock), stock.book
+    def _market_order(self, stock: _Stock, fair: float) -> list[Print]:
+        book = stock.book
         lean = (fair - (book.bids.best + book.asks.best) / 2) / self._half_spread(stock, fair)
         buys = self._random.random() < 0.5 + 0.35 * max(-1.0, min(1.0, lean))
         taken = book.asks if buys else book.bids
@@ -232,23 +232,23 @@ class Market:
             left -= size
         return prints
 
-    def _quote(self, stock: _Stock) -> None:
-        """Market makers withdraw what the fair value has overtaken and quote around it."""
-        fair, book, tick = self._fair(stock), stock.book, stock.asset.tick
+    def _quote(self, stock: _Stock, fair: float, eagerness: float) -> None:
+        """Market makers withdraw what the fair value has overtaken, and fill the gap it left.
+
+        `eagerness` is the chance that they quote a side that is near enough already.
+        """
+        book, tick = stock.book, stock.asset.tick
         half = self._half_spread(stock, fair) * (0.6 + 0.8 * self._random.random())
-        for side in (book.bids, book.asks):
+        sides = (book.bids, book.asks)
+        for side in sides:
             while side.prices and (side.best - fair) * side.sign > -0.2 * half:
                 book.put(side, side.best, 0)
-        bid, ask = int((fair - half) / tick) * tick, (int((fair + half) / tick) + 1) * tick
-        # The book must not cross: what is left of the other side limits the new price.
-        if book.asks.prices:
-            bid = min(bid, book.asks.best - tick)
-        if book.bids.prices:
-            ask = max(ask, book.bids.best + tick)
-        if not book.bids.prices or self._random.random() < 0.6:
-            book.put(book.bids, bid, self._size(stock, 3.0))
-        if not book.asks.prices or self._random.random() < 0.6:
-            book.put(book.asks, ask, self._size(stock, 3.0))
+        # Every bid is below the fair value now and every ask above: the book cannot cross.
+        prices = (int((fair - half) / tick) * tick, (int((fair + half) / tick) + 1) * tick)
+        for side, price in zip(sides, prices, strict=True):
+            far = not side.prices or (fair - side.best) * side.sign > 2.5 * half
+            if far or self._random.random() < eagerness:
+                book.put(side, price, self._size(stock, 3.0))
 
     def _rest(self, stock: _Stock) -> None:
         """An order deeper in the book appears, changes or goes."""

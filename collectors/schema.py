@@ -121,21 +121,20 @@ class BatchBuilder(ABC):
 
 
 class _RowBuilder(BatchBuilder):
-    """Rows as tuples, transposed at the end: the cheapest append there is."""
+    """Rows end to end in one list: the cheapest append, and no object per row to collect later."""
 
     columns: ClassVar[tuple[str, ...]]
 
     def __init__(self, exchange: str) -> None:
         super().__init__(exchange)
-        self._rows: list[tuple[Any, ...]] = []
+        self._values: list[Any] = []
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._values) // len(self.columns)
 
     def _drain(self) -> dict[str, Any]:
-        values = zip(*self._rows, strict=True) if self._rows else repeat(())
-        self._rows = []
-        return dict(zip(self.columns, values, strict=False))
+        values, self._values = self._values, []
+        return {name: values[i :: len(self.columns)] for i, name in enumerate(self.columns)}
 
 
 class TradesBuilder(_RowBuilder):
@@ -149,7 +148,7 @@ class TradesBuilder(_RowBuilder):
         self.handlers = {Trade: self._trade}
 
     def _trade(self, t: Trade) -> None:
-        self._rows.append(
+        self._values.extend(
             (t.ts, t.recv_ts, self._code(t.symbol), t.seq, t.trade_id, t.price, t.size, t.side)
         )
 
@@ -172,13 +171,13 @@ class TickerBuilder(_RowBuilder):
         q = self._quotes.get(t.symbol)
         quote = (None, None, None, None) if q is None else (q.bid, q.ask, q.bid_size, q.ask_size)
         code = self._code(t.symbol)
-        self._rows.append((t.ts, t.recv_ts, code, t.seq, t.price, t.size, t.side, *quote))
+        self._values.extend((t.ts, t.recv_ts, code, t.seq, t.price, t.size, t.side, *quote))
 
     def _quote(self, q: Quote) -> None:
         self._quotes[q.symbol] = q
         code = self._code(q.symbol)
         quote = (q.bid, q.ask, q.bid_size, q.ask_size)
-        self._rows.append((q.ts, q.recv_ts, code, q.seq, None, None, None, *quote))
+        self._values.extend((q.ts, q.recv_ts, code, q.seq, None, None, None, *quote))
 
     def _drain(self) -> dict[str, Any]:
         rows = len(self)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
+# The folder of that name is imported first, so that ``gpukern.kernels`` is the function below.
+import gpukern.kernels  # noqa: F401
 from gpukern import kernel as _kernel
 from gpukern.codegen import cache_dir
 from gpukern.errors import Error, PlanError, StateError, UnsortedError

@@ -20,7 +20,7 @@ import textwrap
 import threading
 import types
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +49,13 @@ def cache_dir() -> Path:
     return Path.home() / ".cache" / "gpukern"
 
 
-@lru_cache(maxsize=None)
+@cache
 def arguments(function: Callable[..., Any]) -> tuple[str, ...]:
     """The argument names of a scalar function."""
     return tuple(inspect.signature(function).parameters)
 
 
-@lru_cache(maxsize=None)
+@cache
 def source_of(function: Callable[..., Any]) -> str:
     """The function's source and that of every Python function and constant it reaches."""
     seen: dict[str, str] = {}

@@ -45,7 +45,7 @@ class Expr:
         """Identity for common sub-expressions; the names of the outputs are not part of it."""
         return (
             self.kernel.name,
-            tuple((n, s.key + (getattr(s, "pick", ()),)) for n, s in self.inputs),
+            tuple((n, (*s.key, getattr(s, "pick", ()))) for n, s in self.inputs),
             tuple((n, _frozen(v)) for n, v in self.params),
         )
 

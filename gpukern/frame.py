@@ -86,9 +86,10 @@ def floats(column: pa.ChunkedArray, name: str) -> np.ndarray:
     """A numeric column as float64 with NaN for null; no copy where the column is that already."""
     array = _one_array(column)
     kind = array.type
-    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)):
-        if not pa.types.is_null(kind) and not pa.types.is_boolean(kind):
-            raise PlanError(f"column {name!r} must be numeric, it is {kind}")
+    of = pa.types
+    numeric = (of.is_floating, of.is_integer, of.is_decimal, of.is_null, of.is_boolean)
+    if not any(test(kind) for test in numeric):
+        raise PlanError(f"column {name!r} must be numeric, it is {kind}")
     if kind != pa.float64():
         array = pc.cast(array, pa.float64(), safe=False)
     return array.to_numpy(zero_copy_only=False)
@@ -118,11 +119,10 @@ def times(column: pa.ChunkedArray, name: str) -> np.ndarray:
     return integers(column, name)
 
 
-def slots_of(table: pa.Table, by: Sequence[str], symbols: Symbols) -> np.ndarray:
-    """The slot of every row's symbol, new symbols being given the next slots."""
+def slots_of(table: pa.Table, by: Sequence[str], symbols: Symbols) -> np.ndarray | int:
+    """The slot of every row's symbol, or of all rows; new symbols are given the next slots."""
     if not by:
-        symbols.slot(None)
-        return np.zeros(table.num_rows, np.int32)
+        return symbols.slot(None)
     parts = [_codes(table.column(name), name) for name in by]
     if len(parts) == 1:
         codes, values = parts[0]
@@ -141,17 +141,21 @@ def slots_of(table: pa.Table, by: Sequence[str], symbols: Symbols) -> np.ndarray
     return _to_slots(inverse.astype(np.int32), keys, symbols)
 
 
-def _to_slots(codes: np.ndarray, values: list[Hashable], symbols: Symbols) -> np.ndarray:
+def _to_slots(codes: np.ndarray, values: list[Hashable], symbols: Symbols) -> np.ndarray | int:
     """Translate dictionary codes; only values that occur get a slot."""
-    if len(codes) <= 64:
-        used = np.array(list(dict.fromkeys(codes.tolist())), np.int64)
-    else:
-        counted = np.bincount(codes, minlength=len(values))
-        used = np.flatnonzero(counted)
-    lookup = np.zeros(max(len(values), 1), np.int32)
-    for code in used.tolist():
+    used = np.zeros(max(len(values), 1), np.bool_)
+    prim.mark_used(codes, used)
+    lookup = np.full(len(used), -1, np.int32)
+    found = np.flatnonzero(used).tolist()
+    for code in found:
         lookup[code] = symbols.slot(values[code])
-    return lookup[codes]
+    if len(found) == 1:
+        return int(lookup[found[0]])
+    if prim.is_identity(lookup):
+        return codes
+    slots = np.empty(len(codes), np.int32)
+    prim.translate(codes, lookup, slots)
+    return slots
 
 
 def _codes(column: pa.ChunkedArray, name: str) -> tuple[np.ndarray, list[Hashable]]:

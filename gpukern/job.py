@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +16,14 @@ from gpukern.frame import Result
 from gpukern.state import StepState, Symbols, pack
 
 if TYPE_CHECKING:
-    from gpukern.plan import Plan, Step
+    from gpukern.plan import Plan
 
-DOMAINS = {"": prim.ANY, ">0": prim.POSITIVE, ">=0": prim.NON_NEGATIVE}
 # Rows of a piece: columns of this length stay in the cache from grouping to result, and runs of
 # one symbol are long enough (RUN rows) that loading state does not matter.
 PIECE = 1 << 16
 RUN = 64
 MAX_PIECE = 1 << 19
+FEW_STEPS = 4  # so few columns fit the cache in longer pieces, which threads share better
 NO_ARENA = np.zeros(1)
 NO_TIME = np.zeros(1, np.int64)
 
@@ -40,7 +39,7 @@ class Job:
         self.last = np.zeros(0, np.int64)
         self.seen = np.zeros(0, np.int32)
         self.states = [StepState(s.template, s.params, plan.nan_policy) for s in plan.steps]
-        self.loops: list[Callable[..., None] | None] = [None] * len(plan.steps)
+        self.modules: list[Any] = [None] * len(plan.steps)
         depth = max(s.level for s in plan.steps) + 1
         self.levels = [[n for n, s in enumerate(plan.steps) if s.level == d] for d in range(depth)]
         self.rows_in = 0
@@ -72,13 +71,13 @@ class Job:
             order = None
             if sort and t is not None:
                 order = np.argsort(t, kind="stable")
-                slots, t = slots[order], t[order]
+                slots, t = (slots if isinstance(slots, int) else slots[order]), t[order]
                 columns = {n: c[order] for n, c in columns.items()}
             self._check_time(slots, t, order)
         except (PlanError, UnsortedError):
             self._forget_symbols(known)
             raise
-        results = self._process(slots, t, columns)
+        results = self._process(arrow.num_rows, slots, t, columns)
         if order is not None:
             results = [_unsort(r, order) for r in results]
         return frame.attach(table, results)
@@ -148,36 +147,39 @@ class Job:
                 state.parameters = state.parameters[:known]
 
     def _check_time(
-        self, slots: np.ndarray, t: np.ndarray | None, order: np.ndarray | None
+        self, slots: np.ndarray | int, t: np.ndarray | None, order: np.ndarray | None
     ) -> None:
         if t is None:
             return
         last = self.last.copy()
-        row = prim.first_backward(slots, t, last)
-        if row >= 0:
-            symbol = list(self.symbols.slots)[slots[row]]
-            where = row if order is None else int(order[row])
-            before = t[:row][slots[:row] == slots[row]]
-            before = before[before != prim.NULL_INT]
-            previous = int(before[-1]) if len(before) else int(self.last[slots[row]])
-            raise UnsortedError(
-                f"time goes backwards: column {self.plan.time!r}, row {where}, symbol {symbol!r}: "
-                f"{int(t[row])} follows {previous}; sort the input or pass sort=True"
-            )
-        self.last = last
+        if isinstance(slots, int):
+            row = prim.first_backward_one(slots, t, last)
+        else:
+            row = prim.first_backward(slots, t, last)
+        if row < 0:
+            self.last = last
+            return
+        slot = slots if isinstance(slots, int) else int(slots[row])
+        symbol = list(self.symbols.slots)[slot]
+        before = t[:row] if isinstance(slots, int) else t[:row][slots[:row] == slot]
+        before = before[before != prim.NULL_INT]
+        previous = int(before[-1]) if len(before) else int(self.last[slot])
+        where = row if order is None else int(order[row])
+        raise UnsortedError(
+            f"time goes backwards: column {self.plan.time!r}, row {where}, symbol {symbol!r}: "
+            f"{int(t[row])} follows {previous}; sort the input or pass sort=True"
+        )
 
     # -- work -----------------------------------------------------------------------------
 
-    def compile(self, step: int) -> Callable[..., None]:
-        """The compiled loop of a step (from the cache if it is there)."""
-        loop = self.loops[step]
-        if loop is None:
+    def compile(self, step: int) -> None:
+        """Load a step's module and compile its loop (from the cache if it is there)."""
+        if self.modules[step] is None:
             template = self.plan.steps[step].template
             module = codegen.load(template.kernel, template.variant, template.text, jit=self.jit)
-            loop = self.loops[step] = module.run
             if self.jit:
-                loop(*self._empty_arguments(step))
-        return loop
+                module.run(*self._empty_arguments(step))
+            self.modules[step] = module
 
     def _empty_arguments(self, step: int) -> list[np.ndarray | int]:
         kernel = self.plan.steps[step].kernel
@@ -188,14 +190,12 @@ class Job:
         return [runs, state, 0, state, NO_ARENA, NO_TIME[:0], *ins, *outs]
 
     def _process(
-        self, slots: np.ndarray, t: np.ndarray | None, columns: dict[str, np.ndarray]
+        self, n: int, slots: np.ndarray | int, t: np.ndarray | None, columns: dict[str, np.ndarray]
     ) -> list[Result]:
-        n = len(slots)
         from gpukern.piece import Piece
 
-        for step in range(len(self.loops)):
-            if self.loops[step] is None:
-                self.compile(step)
+        for step in range(len(self.modules)):
+            self.compile(step)
         results = [
             Result(
                 o.name,
@@ -206,19 +206,31 @@ class Job:
             )
             for o in self.plan.outputs
         ]
-        size = min(max(PIECE, RUN * len(self.symbols)), MAX_PIECE)
+        few = len(self.modules) <= FEW_STEPS
+        size = min(max(PIECE, RUN * len(self.symbols)), MAX_PIECE) if not few else MAX_PIECE
         pool = None
         if self.threads > 1 and n > 4096:
             pool = ThreadPoolExecutor(self.threads)
         try:
-            for lo in range(0, n, size):
+
+            def prepare(lo: int) -> Piece:
                 hi = min(lo + size, n)
                 cut = {name: c[lo:hi] for name, c in columns.items()}
                 targets = [(r.values[lo:hi], r.bits[lo // 8 : (hi + 7) // 8]) for r in results]
                 now = None if t is None else t[lo:hi]
-                piece = Piece(self, slots[lo:hi], now, cut, targets, pool)
+                own = slots if isinstance(slots, int) else slots[lo:hi]
+                return Piece(self, hi - lo, own, now, cut, targets, pool)
+
+            # The next piece's rows are numbered while this one's kernels run.
+            piece = prepare(0) if n else None
+            for lo in range(0, n, size):
+                assert piece is not None
+                ahead = lo + size
+                later = pool.submit(prepare, ahead) if pool is not None and ahead < n else None
                 for result, nulls in zip(results, piece.run(), strict=True):
                     result.nulls += nulls
+                if ahead < n:
+                    piece = later.result() if later is not None else prepare(ahead)
         finally:
             if pool is not None:
                 pool.shutdown()
@@ -234,5 +246,3 @@ def _unsort(result: Result, order: np.ndarray) -> Result:
     back[order] = valid
     bits = np.packbits(back, bitorder="little")
     return Result(result.name, result.dtype, values, bits, result.nulls)
-
-

@@ -77,7 +77,7 @@ class Param:
 
     name: str
     default: Any = None
-    kind: str = "number"  # number integer boolean choice duration window lag periods
+    kind: str = "number"  # number integer boolean choice duration window lag periods half_life
     low: float | None = None
     high: float | None = None
     above: float | None = None  # exclusive bounds
@@ -116,9 +116,12 @@ class Param:
             raise PlanError(f"{where} must be {' and '.join(r for _, r in rules)}, got {value!r}")
         return value
 
-    def _check_number(self, where: str, value: Any) -> float:
+    def _check_number(self, where: str, value: Any) -> float | str:
+        if isinstance(value, str) and value in self.options:
+            return value
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise PlanError(f"{where} must be a number, got {value!r}")
+            words = "".join(f" or {word!r}" for word in self.options)
+            raise PlanError(f"{where} must be a number{words}, got {value!r}")
         value = float(value)
         if value - value != 0.0:
             raise PlanError(f"{where} must be finite, got {value!r}")
@@ -130,6 +133,13 @@ class Param:
         return self._bounds(where, value)
 
     _check_periods = _check_integer
+
+    def _check_half_life(self, where: str, value: Any) -> float | str:
+        if not isinstance(value, str):
+            return self._check_number(where, value)
+        if parse_duration(value, what=where) <= 0:
+            raise PlanError(f"{where} must be longer than zero, got {value!r}")
+        return value
 
     def _check_boolean(self, where: str, value: Any) -> bool:
         if not isinstance(value, bool):
@@ -200,6 +210,20 @@ def choice(name: str, default: str, *options: str) -> Param:
 def duration(name: str, default: str | None, *, optional: bool = False) -> Param:
     """A duration parameter, int64 ns in the scalar functions (None: 0)."""
     return Param(name, default, "duration", optional=optional)
+
+
+def half_life() -> Param:
+    """A half-life in rows (a number) or in time (a duration); for composites."""
+    return Param("half_life", None, "half_life", above=0, optional=True)
+
+
+def per_symbol(function: Callable[..., Any], *values: Any) -> Any:
+    """``function(*values)``, done for each symbol if any of the values is a mapping of symbols."""
+    mappings = [v for v in values if isinstance(v, Mapping)]
+    if not mappings:
+        return function(*values)
+    symbols = [s for s in mappings[0] if all(s in m for m in mappings)]
+    return {s: function(*(v[s] if isinstance(v, Mapping) else v for v in values)) for s in symbols}
 
 
 def lag(default: int = 1, *, low: int = 1, rows_only: bool = False) -> Param:
@@ -332,7 +356,7 @@ FUNCTIONS = {
 def _register(form: str, cls: type, spec: dict[str, Any]) -> Kernel:
     body = vars(cls)
     functions = {n: f for n, f in body.items() if inspect.isfunction(f)}
-    extra = set(functions) - FUNCTIONS[form] - {"validate"}
+    extra = set(functions) - FUNCTIONS[form] - {"validate", "needs"}
     if extra:
         raise PlanError(
             f"kernel {cls.__name__}: a {form} kernel has no function {sorted(extra)[0]}()"

@@ -6,10 +6,12 @@ that every compiler that neither reorders nor contracts (`fastmath` off, FMA con
 one answer. The main path has no branch, so that a loop over an array vectorises.
 
 Each public function is a numba dispatcher: call it from Python, or as `scalar.log(x)` inside a
-compiled function. `log.py_func` (or NUMBA_DISABLE_JIT=1) is the same text run by Python. CUDA
-kernels call the same dispatchers: numba-cuda compiles their `py_func` again for the device.
+compiled function. With NUMBA_DISABLE_JIT=1 Python runs the same text. CUDA kernels call the same
+dispatchers: numba-cuda compiles their source again for the device.
 
 Arguments and results are float64. NaN in gives NaN out, always the same positive quiet NaN.
+Errors in the docstrings are the largest seen against mpmath, over about a million random arguments
+each, of every exponent and every region where the method changes, in units in the last place.
 """
 
 from collections.abc import Callable
@@ -18,7 +20,6 @@ from typing import Any
 import numba
 import numpy as np
 
-# Part of the public constants is used by kernels, the rest by the functions below.
 INF = float("inf")
 NAN = float("nan")
 LN2 = 0.6931471805599453
@@ -53,7 +54,7 @@ _LOG_TAIL = (
     0.3999999999941374,
     0.6666666666666734,
 )
-# (e**r - 1 - r) / r**2, |r| <= 0.3467: error times r**2 < 2**-63
+# (e**r - 1 - r - r**2 / 2) / r**3, |r| <= 0.3467: error times r**3 < 2**-63
 _EXP_TAIL = (
     2.0926794993798032e-09,
     2.5112064372940223e-08,
@@ -65,7 +66,6 @@ _EXP_TAIL = (
     0.00833333333331708,
     0.04166666666666672,
     0.16666666666666682,
-    0.5,
 )
 # ((1 + t) * Mills(t) - 1/2) / w in 2 w - 1, where w = t / (4 + t), 0 <= t <= 39 and Mills(t) is
 # exp(t*t/2) * P(X > t): error times w < 2**-55
@@ -98,6 +98,7 @@ _MILLS_ODD = (
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     # error_model: no divisor here is ever zero, and numba's check for it would stop vectorising.
+    # forceinline: the longer functions would stay calls inside a loop, which stops it as well.
     dispatcher: Callable[..., Any] = numba.njit(cache=True, error_model="numpy", forceinline=True)(
         function
     )
@@ -125,7 +126,7 @@ def _polynomial(coefficients: tuple[float, ...], x: float) -> float:
 
 @_compiled
 def _power_of_two(k: int) -> float:
-    """2**k for -1022 <= k <= 1023."""
+    """2**k for -1022 <= k <= 1023; any number for the meaningless k that NaN leads to."""
     return _double(((k + 1023) & 0x7FF) << 52)
 
 
@@ -157,7 +158,7 @@ def _log_sum(k: float, f: float, low: float) -> float:
 
 @_compiled
 def log(x: float) -> float:
-    """Natural logarithm; log(0) = -inf, log(x < 0) = NaN."""
+    """Natural logarithm, within 0.82 ulp; log(0) = -inf, log(x < 0) = NaN."""
     subnormal = x < _SMALLEST_NORMAL
     normal = x * _TWO_54 if subnormal else x
     bias = 1023.0 + 54.0 if subnormal else 1023.0
@@ -172,7 +173,7 @@ def log(x: float) -> float:
 
 @_compiled
 def log1p(x: float) -> float:
-    """ln(1 + x), accurate for small x; log1p(-1) = -inf, log1p(x < -1) = NaN."""
+    """ln(1 + x), within 0.82 ulp for small x too; log1p(-1) = -inf, log1p(x < -1) = NaN."""
     u = 1.0 + x
     part = u - 1.0
     lost = (1.0 - (u - part)) + (x - part)
@@ -191,8 +192,9 @@ def log1p(x: float) -> float:
 
 @_compiled
 def _exp_tail(r: float) -> float:
-    """e**r - 1 - r for |r| <= ln(2)/2: r*r times a minimax polynomial of error 2**-64."""
-    return r * r * _polynomial(_EXP_TAIL, r)
+    """e**r - 1 - r for |r| <= ln(2)/2."""
+    square = r * r
+    return 0.5 * square + square * r * _polynomial(_EXP_TAIL, r)
 
 
 @_compiled
@@ -208,7 +210,7 @@ def _exp_scaled(k: int, h: float, low: float) -> float:
 
 @_compiled
 def exp(x: float) -> float:
-    """e**x; 0 below about -745.13, inf above about 709.78."""
+    """e**x, within 0.63 ulp (0.77 if subnormal); 0 below about -745.13, inf above about 709.78."""
     clamped = -746.0 if x < -746.0 else x
     clamped = 710.0 if clamped > 710.0 else clamped
     rounded = clamped * LOG2_E + _ROUNDER
@@ -219,7 +221,7 @@ def exp(x: float) -> float:
 
 @_compiled
 def exp2(x: float) -> float:
-    """2**x, exact for whole x; 0 below -1075, inf from 1024."""
+    """2**x, within 0.66 ulp (0.76 if subnormal), exact for whole x; 0 to -1075, inf from 1024."""
     clamped = -1080.0 if x < -1080.0 else x
     clamped = 1025.0 if clamped > 1025.0 else clamped
     rounded = clamped + _ROUNDER
@@ -232,7 +234,7 @@ def exp2(x: float) -> float:
 
 @_compiled
 def expm1(x: float) -> float:
-    """e**x - 1, accurate for small x; -1 below about -37.4, inf above about 709.78."""
+    """e**x - 1, within 0.89 ulp for small x too; -1 below about -37.4, inf above about 709.78."""
     clamped = -45.0 if x < -45.0 else x
     clamped = 710.0 if clamped > 710.0 else clamped
     rounded = clamped * LOG2_E + _ROUNDER
@@ -256,11 +258,9 @@ def expm1(x: float) -> float:
 
 @_compiled
 def norm_cdf(x: float) -> float:
-    """Probability that a standard normal variable is at most x, right to its last digits in the
-    lower tail too.
+    """Probability that a standard normal variable is at most x, within 4 ulp in the lower tail too.
 
-    exp(-t*t/2) times a rational approximation of Mills' ratio for t = |x|. Its coefficients are all
-    positive: nothing cancels.
+    exp(-t*t/2) times Mills' ratio for t = |x|. The upper half is 1 minus the lower.
     """
     t = abs(x)
     t = 39.0 if t > 39.0 else t

@@ -118,6 +118,7 @@ class StepState:
         else:
             self.parameters = parameter_words(self.kernel, params, None, policy)[None, :]
         self.stride = int(self.mapped)
+        self.mispredicted = 0  # speculated chunks of a step that had to be run again
 
     def _ring_words(self) -> int:
         """Ring words of a state row: the most that any symbol needs."""
@@ -195,7 +196,8 @@ class StepState:
             older, newer = int(row[word["older"]]), int(row[word["newer"]])
             sums = len(self.kernel.fields["acc"])
             closed = older + 1 if cap else 0
-            return [f[: older + newer] for f in fields[:-sums]] + [f[:closed] for f in fields[-sums:]]
+            rows_of, sums_of = fields[:-sums], fields[-sums:]
+            return [f[: older + newer] for f in rows_of] + [f[:closed] for f in sums_of]
         head, tail = int(row[word["head"]]), int(row[word["tail"]])
         row[word["head"]], row[word["tail"]] = 0, tail - head
         live = [f[head:tail] for f in fields]

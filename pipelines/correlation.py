@@ -50,7 +50,8 @@ def returns_on_clock(clock: Buckets, labels: list[str], at_most: int) -> Correla
         step = wider
     codes = (
         frame.group_by("code").len().sort(["len", "code"], descending=[True, False]).head(at_most)
-    )["code"].sort()
+    )["code"].to_list()
+    codes.sort(key=lambda code: labels[code])
     if len(codes) < 2:
         return None
     first = int(frame["bucket"].min())  # type: ignore[arg-type]

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import collectors
+from collectors.recordings import BINANCE_DEMO
 from collectors.replay import replay
 from pipelines.errors import PipelineError
 from pipelines.report import require_report_extra
 from pipelines.research import Progress, Research, research
 from pipelines.sources import ParquetSource
-
-RECORDING = Path(collectors.__file__).parent / "recordings" / "binance_demo.recv_ns.gz"
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ def demo(folder: str | Path = "demo-output", progress: Progress | None = None) -
     except OSError as error:
         raise PipelineError(f"{root}: cannot be created: {error.strerror}") from error
     data = root / "market-data"
-    replay([RECORDING], "binance", data)
+    replay([BINANCE_DEMO], "binance", data)
     result = research(
         ParquetSource(data / "ticker"),
         root / "features.parquet",

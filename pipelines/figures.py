@@ -12,6 +12,8 @@ from pipelines.correlation import Correlation
 from pipelines.statistics import Histogram
 
 Figure = dict[str, Any]
+SHARED = "shared"
+"""As the `x` of a trace: the figure's own `x`, written once for all its traces."""
 
 
 def typed(values: Any, kind: str = "f8") -> dict[str, str]:
@@ -26,19 +28,18 @@ def typed(values: Any, kind: str = "f8") -> dict[str, str]:
 def price_figure(buckets: pl.DataFrame, gap_s: float) -> Figure:
     """Price with Bollinger bands, change alarms and outliers of one series."""
     rows = _broken(buckets, gap_s)
-    x = typed(rows["time"].to_numpy() / 1e6)
     traces = []
     if "bb_upper" in rows.columns:
-        traces += _envelope(x, rows, "bb_lower", "bb_upper", "band", "Bollinger bands (20, 2)")
-    traces += _envelope(x, rows, "low", "high", "price", "lowest to highest")
-    traces.append(_line(x, rows["close"], "price", "price"))
+        traces += _envelope(rows, "bb_lower", "bb_upper", "band", "Bollinger bands (20, 2)")
+    traces += _envelope(rows, "low", "high", "price", "lowest to highest")
+    traces.append(_line(rows["close"], "price", "price"))
     for name, symbol, label in (
-        ("alarm", "triangle-up", "change alarms (CUSUM)"),
-        ("outlier", "x", "outliers (MAD)"),
+        ("alarm", "triangle-up-open", "change alarms (CUSUM)"),
+        ("outlier", "x-thin-open", "outliers (MAD)"),
     ):
         if f"{name}s" in rows.columns:
             traces.append(_markers(rows.filter(pl.col(f"{name}s") > 0), name, symbol, label))
-    return {"data": traces, "layout": _time_layout("price")}
+    return {"data": traces, "layout": _time_layout("price"), "x": _milliseconds(rows)}
 
 
 def volatility_figure(buckets: pl.DataFrame, gap_s: float) -> Figure:
@@ -46,10 +47,10 @@ def volatility_figure(buckets: pl.DataFrame, gap_s: float) -> Figure:
     rows = _broken(buckets, gap_s)
     scale = pl.col("vol_low", "vol_high", "vol_close") * 1e4
     rows = rows.with_columns(scale)
-    x = typed(rows["time"].to_numpy() / 1e6)
-    traces = _envelope(x, rows, "vol_low", "vol_high", "volatility", "lowest to highest")
-    traces.append(_line(x, rows["vol_close"], "volatility", "realised volatility"))
-    return {"data": traces, "layout": _time_layout("bps per 20 returns")}
+    traces = _envelope(rows, "vol_low", "vol_high", "volatility", "lowest to highest")
+    traces.append(_line(rows["vol_close"], "volatility", "realised volatility"))
+    layout = _time_layout("bps per 20 returns")
+    return {"data": traces, "layout": layout, "x": _milliseconds(rows)}
 
 
 def distribution_figure(
@@ -123,12 +124,12 @@ def _broken(buckets: pl.DataFrame, gap_s: float) -> pl.DataFrame:
     return pl.concat([buckets, empty], how="diagonal").sort("time")
 
 
-def _line(x: Any, values: pl.Series, role: str, name: str) -> Figure:
+def _line(values: pl.Series, role: str, name: str) -> Figure:
     return {
         "type": "scatter",
         "mode": "lines",
         "name": name,
-        "x": x,
+        "x": SHARED,
         "y": _values(values),
         "line": {"width": 1.3},
         "connectgaps": False,
@@ -136,13 +137,11 @@ def _line(x: Any, values: pl.Series, role: str, name: str) -> Figure:
     }
 
 
-def _envelope(
-    x: Any, rows: pl.DataFrame, low: str, high: str, role: str, name: str
-) -> list[Figure]:
+def _envelope(rows: pl.DataFrame, low: str, high: str, role: str, name: str) -> list[Figure]:
     edge = {
         "type": "scatter",
         "mode": "lines",
-        "x": x,
+        "x": SHARED,
         "line": {"width": 0},
         "hoverinfo": "skip",
         "legendgroup": name,
@@ -161,13 +160,18 @@ def _markers(rows: pl.DataFrame, name: str, symbol: str, label: str) -> Figure:
         "type": "scatter",
         "mode": "markers",
         "name": f"{label}: {total:,}",
-        "x": typed(rows["time"].to_numpy() / 1e6),
+        "x": _milliseconds(rows),
         "y": _values(rows[f"{name}_price"]),
         "customdata": typed(rows[f"{name}s"].to_numpy(), "f8"),
         "hovertemplate": f"{label}: %{{customdata}}<extra></extra>",
-        "marker": {"symbol": symbol, "size": 7},
+        "marker": {"symbol": symbol, "size": 6, "opacity": 0.75, "line": {"width": 1}},
         "meta": {"role": name},
     }
+
+
+def _milliseconds(rows: pl.DataFrame) -> dict[str, str]:
+    """Time as plotly's date axis counts it."""
+    return typed(rows["time"].to_numpy() / 1e6)
 
 
 def _values(series: pl.Series) -> dict[str, str]:

@@ -74,7 +74,7 @@ def research(
     view = make_view(
         source.label,
         source.schema,
-        by=by if by is not None else wanted.by,
+        by=by if by is not None else wanted.by or default_keys(source, mapping),
         time=time or wanted.time,
         mapping=mapping,
         where=where,
@@ -93,7 +93,7 @@ def research(
         page = None if report is None else files.enter_context(StagedFile(report))
         sink = files.enter_context(ParquetSink(output))
         batches = _batches(source, view, sort, batch_rows, progress)
-        for batch, seen, computed in _computed(batches, view, plan, sort):
+        for batch, seen, computed in _computed(batches, view, plan, device):
             written = _appended(batch, computed, names)
             gatherer.update(seen, computed, written, len(names))
             sink.write(written)
@@ -107,7 +107,7 @@ def research(
             summary=gatherer.summary(),
             view=view,
             seconds=clock.perf_counter() - started,
-            device=device,
+            device="cpu" if device == "auto" else device,
             notes=notes,
         )
         if page is not None:
@@ -116,6 +116,14 @@ def research(
         if page is not None:
             page.publish()
     return result
+
+
+def default_keys(source: Source, mapping: dict[str, str] | None = None) -> tuple[str, ...]:
+    """What tells series apart: the symbol, and the exchange unless there is only one."""
+    names = {*source.schema.names, *(mapping or {})}
+    if "exchange" in names and not source.is_constant((mapping or {}).get("exchange", "exchange")):
+        return tuple(name for name in ("exchange", "symbol") if name in names)
+    return ("symbol",) if "symbol" in names else ()
 
 
 def _standard_features(view: View, wanted: str, notes: list[str]) -> list[Any]:
@@ -184,19 +192,25 @@ def _refuse_own_input(source: Source, output: str | Path, report: str | Path | N
 
 
 def _computed(
-    batches: Iterable[pa.RecordBatch], view: View, plan: gk.Plan, sort: bool
+    batches: Iterable[pa.RecordBatch], view: View, plan: gk.Plan, device: str
 ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch, pa.RecordBatch]]:
     """Each batch, what the features saw of it, and that with the features appended."""
     columns = _columns_seen(view, plan)
-    job = plan.start()
+    job = plan.start(device=device, threads=None)
+    done = 0
     for batch in batches:
         seen = view.features_batch(batch, columns)
         try:
             computed = job.push(seen)
         except gk.UnsortedError as error:
-            remedy = "" if sort else "; --sort sorts the input by time first (in memory)"
-            raise PipelineError(f"{view.label}: {first_line(error)}{remedy}") from error
+            # The engine counts rows from the start of the batch, and knows no options.
+            what = first_line(error).rsplit("; ", 1)[0]
+            counted = f" (rows counted from {done:,})" if done else ""
+            raise PipelineError(
+                f"{view.label}: {what}{counted}; --sort sorts the input by time first, in memory"
+            ) from error
         yield batch, seen, computed
+        done += batch.num_rows
 
 
 def _appended(

@@ -33,6 +33,10 @@ class Source(Protocol):
         """Batches of at most `batch_rows` rows, all of `schema`."""
         ...
 
+    def is_constant(self, column: str) -> bool:
+        """Whether the column is known to hold one value only, without reading it."""
+        ...
+
 
 class ParquetSource:
     """A Parquet file, a folder of them, or a partitioned dataset (`key=value` folders).
@@ -76,6 +80,23 @@ class ParquetSource:
                         f"{file}: the Parquet file is damaged: {first_line(error)}"
                     ) from error
 
+    def is_constant(self, column: str) -> bool:
+        """Whether folders or the files' own statistics show one value only."""
+        values: set[object] = set()
+        for file, partition in zip(self.files, self._partitions, strict=True):
+            with _open_parquet(file) as reader:
+                names = reader.schema_arrow.names
+                if column not in names:
+                    values.add(partition.get(column))
+                    continue
+                at = [path.split(".")[0] for path in _leaf_paths(reader)].index(column)
+                for group in range(reader.num_row_groups):
+                    found = reader.metadata.row_group(group).column(at).statistics
+                    if found is None or not found.has_min_max or found.null_count:
+                        return False
+                    values |= {found.min, found.max}
+        return len(values) == 1
+
 
 class CsvSource:
     """A CSV file with a header line, plain or compressed (`.gz`, `.bz2`, `.zst`).
@@ -96,6 +117,10 @@ class CsvSource:
             inferred = reader.schema
         wanted = NUMERIC_NAMES | set(numeric)
         self.schema = pa.schema([_csv_field(field, field.name in wanted) for field in inferred])
+
+    def is_constant(self, column: str) -> bool:
+        """Not known without reading the file."""
+        return False
 
     @staticmethod
     def _reader(file: Path, schema: pa.Schema | None) -> pc_csv.CSVStreamingReader:
@@ -174,6 +199,11 @@ def _open_parquet(file: Path) -> pq.ParquetFile:
     except (pa.ArrowException, OSError) as error:
         reason = "the file is empty" if file.stat().st_size == 0 else first_line(error)
         raise PipelineError(f"{file}: not a readable Parquet file: {reason}") from error
+
+
+def _leaf_paths(reader: pq.ParquetFile) -> list[str]:
+    schema = reader.metadata.schema
+    return [schema.column(number).path for number in range(len(schema))]
 
 
 def _partition_values(file: Path, root: Path) -> dict[str, str]:

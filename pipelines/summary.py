@@ -167,7 +167,7 @@ class Gatherer:
         if len(self._plotted) < PLOT_SERIES:
             fresh = [code for code in frame["code"].unique().sort() if code not in self._plotted]
             self._plotted += fresh[: PLOT_SERIES - len(self._plotted)]
-        prices = frame.select("code", "time", "price").filter(pl.col("price").is_not_null())
+        prices = frame.select("code", "time", "price").filter(pl.col("price") > 0)
         if len(self._names.rows) > CLOCK_SERIES:
             prices = prices.filter(pl.col("code").is_in(list(self._tracked)))
         self._clock.update(prices)

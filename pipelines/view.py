@@ -15,9 +15,6 @@ from pipelines.errors import PipelineError, first_line
 TIME_NAMES = ("recv_ts", "ts")
 """Columns taken as time, first match wins: the arrival time is what was known when."""
 
-KEY_NAMES = ("exchange", "symbol")
-"""Columns that, where present, tell one series from another."""
-
 TIME_SCALES = ((1e11, 1_000_000_000), (1e14, 1_000_000), (1e17, 1_000), (9.2e18, 1))
 """Numbers below the first are seconds, below the second milliseconds, …: (limit, ns per unit)."""
 
@@ -79,7 +76,7 @@ def make_view(
     label: str,
     schema: pa.Schema,
     *,
-    by: Sequence[str] | None = None,
+    by: Sequence[str],
     time: str | None = None,
     mapping: dict[str, str] | None = None,
     where: str | None = None,
@@ -98,8 +95,6 @@ def make_view(
                 f"columns: {', '.join(schema.names)}"
             )
     names = [*schema.names, *mapping]
-    if by is None:
-        by = [name for name in KEY_NAMES if name in names]
     for name in by:
         _require(label, names, name, "--by")
     if time is None:

@@ -35,5 +35,10 @@ def warmup(
             time=wanted.time or "recv_ts",
             nan_policy=wanted.nan_policy,
         )
-    gk.warmup(plan, progress=progress)
+
+    def report(done: int, total: int, kernel: str) -> None:
+        if progress is not None:
+            progress(done, total)
+
+    gk.warmup(plan, progress=report)
     return Warmup(len(plan.output_names), clock.perf_counter() - started, Path(gk.cache_dir()))

@@ -51,14 +51,20 @@ def ulps(got: float, want: mpmath.mpf) -> float:
     with PRECISION:
         limit = mpmath.mpf(2) ** 1024
         want = min(want, limit)
+        if want == 0:
+            return 0.0 if got == 0 else INF
         value = mpmath.mpf(got) if math.isfinite(got) else mpmath.sign(got) * limit
         exponent = mpmath.frexp(want)[1]
         return float(abs(value - want) / mpmath.mpf(2) ** max(exponent - 53, -1074))
 
 
+def inside(name: str, x: float) -> bool:
+    return x > {"log": 0.0, "log1p": -1.0}.get(name, -INF)
+
+
 def worst(name: str, xs: list[float]) -> tuple[float, float]:
     function = getattr(scalar, name)
-    return max((ulps(function(x), exact(name, x)), x) for x in xs)
+    return max((ulps(function(x), exact(name, x)), x) for x in xs if inside(name, x))
 
 
 def bits(value: float) -> int:
@@ -170,7 +176,7 @@ def test_exponentials_of_any_number_in_range(x: float, name: str) -> None:
         ("exp", 0.0, 1.0),
         ("exp", -0.0, 1.0),
         ("exp", 1.0, math.e),
-        ("exp", 709.782712893384, 1.797693134862273e308),
+        ("exp", 709.782712893384, 1.7976931348622732e308),
         ("exp", 709.7827128933841, INF),
         ("exp", -745.1332191019411, SMALLEST),
         ("exp", -745.1332191019412, 0.0),
@@ -183,7 +189,7 @@ def test_exponentials_of_any_number_in_range(x: float, name: str) -> None:
         ("expm1", -0.0, -0.0),
         ("expm1", SMALLEST, SMALLEST),
         ("expm1", -SMALLEST, -SMALLEST),
-        ("expm1", 709.782712893384, 1.797693134862273e308),
+        ("expm1", 709.782712893384, 1.7976931348622732e308),
         ("expm1", 709.7827128933841, INF),
         ("expm1", -38.0, -1.0),
         ("expm1", -LARGEST, -1.0),
@@ -261,7 +267,7 @@ def test_norm_cdf_of_both_signs_adds_up_to_one(x: float) -> None:
 def test_never_decreases_where_the_method_changes(name: str) -> None:
     function = getattr(scalar, name)
     for seam in HARD[name]:
-        values = [function(x) for x in sorted(neighbours(seam, 200)) if x > -1 or "log" not in name]
+        values = [function(x) for x in sorted(neighbours(seam, 200)) if inside(name, x)]
         assert values == sorted(values), f"{name} near {seam!r}"
 
 

@@ -18,8 +18,6 @@ already describe.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
@@ -38,6 +36,7 @@ from collectors.adapter import (
     Trade,
 )
 from collectors.errors import CollectorError, DecodeError, SymbolError
+from collectors.exchanges.binance_symbols import load_symbols
 from collectors.symbols import SymbolTable, split_pair
 
 # The bounds turn NaN, infinities and overflows into errors where they enter.
@@ -114,16 +113,6 @@ class _Shutdown(Struct):
     E: _Time | None = None
 
 
-class _SymbolInfo(Struct):
-    symbol: str
-    baseAsset: str
-    quoteAsset: str
-
-
-class _ExchangeInfo(Struct):
-    symbols: list[_SymbolInfo]
-
-
 _STREAMS = {"ticker": ("trade", "bookTicker"), "trades": ("trade",), "book": ("depth@100ms",)}
 _SNAPSHOT = "depth@snapshot"  # ours: marks a REST reply in a raw log
 _PER_REQUEST = 200  # streams in one SUBSCRIBE; the documented limit is 1024 per connection
@@ -139,28 +128,6 @@ def _decoder(kind: type[_T]) -> msgspec.json.Decoder[_T]:
 _trades, _agg_trades = _decoder(_Trade), _decoder(_AggTrade)
 _book_tickers, _depths = _decoder(_BookTicker), _decoder(_Depth)
 _snapshots, _shutdowns = _decoder(_Snapshot), _decoder(_Shutdown)
-
-
-def load_symbols(path: Path | str | None = None) -> SymbolTable:
-    """The shipped table, overruled by an `exchangeInfo` reply saved at `path` if given."""
-    shipped = resources.files("collectors.exchanges").joinpath("binance_symbols.json").read_bytes()
-    bases_by_quote = msgspec.json.decode(shipped, type=dict[str, list[str]])
-    table = SymbolTable(
-        "binance",
-        {
-            base + quote: f"{base}/{quote}"
-            for quote, bases in bases_by_quote.items()
-            for base in bases
-        },
-        bases_by_quote,
-    )
-    if path is None:
-        return table
-    try:
-        info = msgspec.json.decode(Path(path).read_bytes(), type=_ExchangeInfo)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise SymbolError(f"{path}: not a saved reply of /api/v3/exchangeInfo: {error}") from error
-    return table.updated({s.symbol: f"{s.baseAsset}/{s.quoteAsset}" for s in info.symbols})
 
 
 class BinanceSpot(Adapter):

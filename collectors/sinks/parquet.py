@@ -152,7 +152,7 @@ class _Channel:
         while self._pending_rows >= self._sink.row_group_rows:
             self._write_group(self._sink.row_group_rows)
             if self._file_rows >= self._sink.file_rows:
-                self._end_file()
+                self._close_file()
 
     def _write_group(self, rows: int) -> None:
         table = pa.Table.from_batches(self._pending, self._schema)
@@ -175,6 +175,9 @@ class _Channel:
     def _end_file(self) -> None:
         if self._pending_rows:
             self._write_group(self._pending_rows)
+        self._close_file()
+
+    def _close_file(self) -> None:
         if self._writer is not None:
             self.close()
             _sync(self._paths[-1])

@@ -39,22 +39,41 @@ class _Fold:
         zero = kernel.functions.get("zero", (0.0,) * len(self.acc))
         self.zero = [_literal(z) for z in zero]
         self.uses_time = cpu._uses_time(kernel, "inner", "lift", *emitters)
+        made = wanted(kernel, "inner", "lift", "segment")
+        shifted = {c for _, columns in self.lags for c in columns}
+        self.read = {n for i in kernel.inputs for n in [i.name] if {n, "d" + n} & made} | shifted
+        self.row_time = bool({"t"} & (made | shifted))
 
     def scratch(self, extra: tuple[str, ...] = ()) -> list[str]:
         """Chunk buffers for totals."""
         return [f"all_{n} = np.empty({CHUNK})" for n in [*self.totals, *self.inner_out, *extra]]
 
+    def slices(self, at: str, length: str) -> list[str]:
+        """Lines that slice what rows are made of: plain indices compile to better loops."""
+        columns = [i.name for i in self.kernel.inputs if i.name in self.read]
+        lines = [f"a_{c} = in_{c}[{at} : {at} + {length}]" for c in columns]
+        if self.row_time:
+            lines.append(f"a_t = t[{at} : {at} + {length}]")
+        return lines
+
+    def scope(self, index: str) -> dict[str, str]:
+        """Names of a row's raw inputs, parameters and time, from the slices."""
+        scope = {p.name: p.name for p in self.kernel.params}
+        scope.update({c.name: f"a_{c.name}[{index}]" for c in self.kernel.inputs})
+        scope["t"] = f"a_t[{index}]"
+        return scope
+
     def row(self, index: str) -> list[str]:
         """Lines that bind the inner fields of a row to locals."""
         kernel = self.kernel
         if "inner" in kernel.functions:
-            scope = cpu._scope(kernel, index)
+            scope = self.scope(index)
             scope.update({f"{p}{c}": f"{p}{c}" for p, columns in self.lags for c in columns})
             scope["k"] = "k"
             call = invoke(kernel.functions["inner"], "inner", scope)
             return [f"{', '.join(self.inner)} = {call}"]
         needed = wanted(kernel, "lift")
-        return [f"{x} = in_{x}[{index}]" for x in self.inner if x in needed or "d" + x in needed]
+        return [f"{x} = a_{x}[{index}]" for x in self.inner if x in needed or "d" + x in needed]
 
     def centre(self) -> list[str]:
         """Lines that make the row's inner fields the centre."""
@@ -66,7 +85,7 @@ class _Fold:
         scope.update({p.name: p.name for p in self.kernel.params})
         scope.update({f"d{x}": f"{x} - c{x}" for x in self.centred})
         scope.update({f"{p}{c}": f"{p}{c}" for p, columns in self.lags for c in columns})
-        scope.update(k="k", t=f"t[{index}]")
+        scope.update(k="k", t=f"a_t[{index}]")
         call = invoke(self.kernel.functions["lift"], "lift", scope)
         if len(self.acc) == 1:
             return [f"e_{self.acc[0]} = {call}"]
@@ -89,11 +108,11 @@ class _Fold:
         """Lines for ``acc = zero``."""
         return [f"{a} = {z}" for a, z in zip(self.acc, self.zero, strict=True)]
 
-    def keep_totals(self, names: list[str], at: str) -> list[str]:
+    def keep_totals(self, names: list[str], at: str, to: str = "all_") -> list[str]:
         """Lines that put the joined totals and the centre into the chunk buffers."""
-        lines = [f"all_{c}[{at}] = {c}" for c in self.totals if c not in self.acc]
-        lines += [f"all_{a}[{at}] = {n}" for a, n in zip(self.acc, names, strict=True)]
-        return lines + [f"all_{x}[{at}] = {x}" for x in self.inner_out]
+        lines = [f"{to}{c}[{at}] = {c}" for c in self.totals if c not in self.acc]
+        lines += [f"{to}{a}[{at}] = {n}" for a, n in zip(self.acc, names, strict=True)]
+        return lines + [f"{to}{x}[{at}] = {x}" for x in self.inner_out]
 
     def emit_scope(self, j: str, row: str) -> dict[str, str]:
         """Names for ``value``/``total`` in the emission loop."""
@@ -101,6 +120,13 @@ class _Fold:
         scope.update({x: f"all_{x}[{j}]" for x in self.inner_out})
         scope.update({c: f"all_{c}[{j}]" for c in self.totals})
         return scope
+
+    def shift(self, index: str) -> list[str]:
+        """Lines that make the row the previous one."""
+        return [
+            line.replace("= in_", "= a_").replace("= t[", "= a_t[")
+            for line in cpu._shift(self.lags, index)
+        ]
 
     def skip_first_rows(self, s: Source) -> None:
         """Rows that lack previous rows do not exist for the kernel."""
@@ -194,29 +220,30 @@ def rows(kernel: Kernel, before: bool) -> Template:
     s.block("while i < hi:")
     s("q = 0", f"size = min(hi - i, {CHUNK})")
     s.block("while q < size:")
+    s("m = min(span - o, size - q)", *fold.slices("i + q", "m"))
     s.block("if o == 0:")
-    s(*fold.row("i + q"), *fold.centre())
+    s(*fold.row("0"), *fold.centre())
     s.block("if k + q > 0:")
     _suffixes(s, fold, "span")
+    s(*(f"suf_{a}[span] = {z}" for a, z in zip(fold.acc, fold.zero, strict=True)))
     s.end()
     s(*fold.reset()).end()
-    s("m = min(span - o, size - q)")
+    s(*(f"put_{x} = ring_{x}[o : o + m]" for x in fold.kept))
+    first = "o" if before else "o + 1"
+    s(*(f"part_{a} = suf_{a}[{first} : {first} + m]" for a in fold.acc))
+    s(*(f"to_{n} = all_{n}[q : q + m]" for n in [*fold.totals, *fold.inner_out]))
     s.block("for j in range(m):")
-    s(*fold.row("i + q + j"), *fold.lift("i + q + j"))
+    s(*fold.row("j"), *fold.lift("j"))
     tot = [f"tot_{a}" for a in fold.acc]
-    if before:
-        s(*fold.join([f"suf_{a}[o + j]" for a in fold.acc], list(fold.acc), tot))
-        s(*fold.prefix())
-    else:
-        s(*fold.prefix())
-        s(*fold.join([f"suf_{a}[o + j + 1]" for a in fold.acc], list(fold.acc), tot))
-    s(*fold.keep_totals(tot, "q + j"))
-    s(*(f"ring_{x}[o + j] = {x}" for x in fold.kept))
-    s(*cpu._shift(fold.lags, "i + q + j")).end()
+    joined = fold.join([f"part_{a}[j]" for a in fold.acc], list(fold.acc), tot)
+    s(*(joined + fold.prefix() if before else fold.prefix() + joined))
+    s(*fold.keep_totals(tot, "j", "to_"))
+    s(*(f"put_{x}[j] = {x}" for x in fold.kept))
+    s(*fold.shift("j")).end()
     s("o += m", "q += m", "if o == span:", "    o = 0").end()
     _emission(s, fold, "min(k + j, span)" if before else "min(k + j + 1, span)")
     s("k += q", "i += q").end()
-    s(f"rows = k + {len(fold.lags)}" if not fold.lags else f"rows = max(rows, k + {len(fold.lags)})")
+    s(f"rows = max(rows, k + {len(fold.lags)})")
     s(*layout.store())
     name = "fold_rows" + ("_before" if before else "")
     return Template(kernel, name, cpu._text(s), layout, fold.uses_time, "window")
@@ -261,10 +288,10 @@ def time(kernel: Kernel, before: bool) -> Template:
     fold.skip_first_rows(s)
     s(f"k = rows - {len(fold.lags)}", "i = lo")
     s.block("while i < hi:")
-    s(f"size = min(hi - i, {CHUNK})")
+    s(f"size = min(hi - i, {CHUNK})", *fold.slices("i", "size"), "clock = t[i : i + size]")
     s.block("for q in range(size):")
-    s("now = t[i + q]")
-    s(*fold.row("i + q"))
+    s("now = clock[q]")
+    s(*fold.row("q"))
     s.block("if now >= cell_end:")
     s("end = (now // window + 1) * window")
     s.block("if end == cell_end + window:")
@@ -279,7 +306,7 @@ def time(kernel: Kernel, before: bool) -> Template:
     s(*fold.reset()).end()
     s.block("while head < older and times[head] <= now - window:")
     s("head += 1").end()
-    s(*fold.lift("i + q"))
+    s(*fold.lift("q"))
     tot = [f"tot_{a}" for a in fold.acc]
     s("times[older + newer] = now")
     s(*(f"ring_{x}[older + newer] = {x}" for x in fold.kept))
@@ -292,7 +319,7 @@ def time(kernel: Kernel, before: bool) -> Template:
         s(*fold.prefix())
         s(*fold.join([f"suf_{a}[head]" for a in fold.acc], list(fold.acc), tot))
     s("newer += 1", *fold.keep_totals(tot, "q"))
-    s(*cpu._shift(fold.lags, "i + q")).end()
+    s(*fold.shift("q")).end()
     s("q = size")
     _emission(s, fold, "")
     s("k += size", "i += size").end()
@@ -320,7 +347,7 @@ def cumulative(kernel: Kernel) -> Template:
     empty = [_literal(e) for e in kernel.functions.get("empty", (0.0,) * len(base))]
     restart = [f"b_{b} = {e}" for b, e in zip(base, empty, strict=True)]
     restart += [*fold.reset(), *(f"c{x} = 0.0" for x in fold.centred), "o = 0", "k = 0"]
-    extra = tuple(f"b_{b}" for b in base) + ("n", "k")
+    extra = (*(f"b_{b}" for b in base), "n", "k")
     s = cpu._begin(kernel, "cumulative fold", fold.scratch(extra))
     s(*layout.load())
     s.block("if rows == 0:")
@@ -328,24 +355,24 @@ def cumulative(kernel: Kernel) -> Template:
     fold.skip_first_rows(s)
     s("i = lo")
     s.block("while i < hi:")
-    s(f"size = min(hi - i, {CHUNK})")
+    s(f"size = min(hi - i, {CHUNK})", *fold.slices("i", "size"))
     s.block("for q in range(size):")
-    scope = cpu._scope(kernel, "i + q")
+    scope = fold.scope("q")
     if segmented:
         s(f"now = {invoke(kernel.functions['segment'], 'segment', scope)}")
         s.block("if now != period or rows == 0:")
         s("period = now", *restart).end()
-    s(*fold.row("i + q"))
+    s(*fold.row("q"))
     s.block(f"if o == {BLOCK}:")
     s(*_absorb(fold, absorb, "o", [f"b_{b}" for b in base], list(fold.acc), "c", "b_", "b_"))
     s(*fold.reset(), "o = 0").end()
     s("if o == 0:", *(f"    {line}" for line in fold.centre() or ["pass"]))
-    s(*fold.lift("i + q"), *fold.prefix())
+    s(*fold.lift("q"), *fold.prefix())
     s("k += 1", "o += 1", "rows += 1")
     s(*(f"all_b_{b}[q] = b_{b}" for b in base))
     s("all_n[q] = o", "all_k[q] = k - 1")
     s(*fold.keep_totals(list(fold.acc), "q"))
-    s(*cpu._shift(fold.lags, "i + q")).end()
+    s(*fold.shift("q")).end()
     s.block("for q in range(max(emit - i, 0), size):")
     s(*_absorb(fold, absorb, "all_n[q]", [f"all_b_{b}[q]" for b in base],
                [f"all_{a}[q]" for a in fold.acc], "all_c", "t_", "", "[q]"))  # fmt: skip
@@ -358,7 +385,53 @@ def cumulative(kernel: Kernel) -> Template:
     s("i += size").end()
     s(*layout.store())
     uses_time = fold.uses_time or cpu._uses_time(kernel, "segment", "absorb", "total")
-    return Template(kernel, "fold_all", cpu._text(s), layout, uses_time, "all")
+    text = cpu._text(s)
+    if not segmented:
+        text += _block_sums(fold, layout)
+    return Template(kernel, "fold_all", text, layout, uses_time, "all")
+
+
+def _block_sums(fold: _Fold, layout: Layout) -> str:
+    """Functions that sum whole blocks on their own and absorb the sums in order."""
+    kernel, base = fold.kernel, fold.base
+    columns = [f"c{x}" for x in fold.centred] + list(fold.acc)
+    s = Source()
+    s("", f"CENTRES = {[f'c{x}' for x in fold.centred]!r}")
+    s(f"ZERO = ({', '.join(fold.zero)},)", "", "", "@compile_loop")
+    ins = "".join(f", in_{i.name}" for i in kernel.inputs)
+    s.block(f"def summarise(begin, first, last, k, par, t{ins}, sums):")
+    s("pari = par.view(np.int64)", "null = par[0, 0]")
+    for n, param in enumerate(kernel.params, start=1):
+        s(f"{param.name} = {'par' if param.kind == 'number' else 'pari'}[0, {n}]")
+    s(f"k += first * {BLOCK}")
+    s.block("for b in range(first, last):")
+    s(f"i = begin + b * {BLOCK}", *fold.slices("i", str(BLOCK)))
+    for prefix, names in fold.lags:
+        back = cpu.MAX_LAGS[prefix]
+        s(*(f"{prefix}{c} = {cpu._column(c)}[i - {back}]" for c in names))
+    s(*fold.reset())
+    s.block(f"for q in range({BLOCK}):")
+    s(*fold.row("q"))
+    s("if q == 0:", *(f"    {line}" for line in fold.centre() or ["pass"]))
+    s(*fold.lift("q"), *fold.prefix(), "k += 1", *fold.shift("q")).end()
+    s(*(f"sums[b, {m}] = {c}" for m, c in enumerate(columns))).end(2)
+    s("", "", "@compile_loop")
+    s.block("def absorb_blocks(par, st, sums, marks, bases):")
+    s("sti = st.view(np.int64)", "pari = par.view(np.int64)", "slot = 0")
+    for n, param in enumerate(kernel.params, start=1):
+        s(f"{param.name} = {'par' if param.kind == 'number' else 'pari'}[0, {n}]")
+    s(*layout.load())
+    call = kernel.functions["absorb"]
+    own = [f"b_{b}" for b in base]
+    s(*_absorb(fold, call, "o", own, list(fold.acc), "c", "b_", "b_"))
+    s("b = 0")
+    s.block("for m in range(len(marks)):")
+    s.block("while b < marks[m]:")
+    s(*(f"{c} = sums[b, {m}]" for m, c in enumerate(columns)))
+    s(*_absorb(fold, call, str(BLOCK), own, list(fold.acc), "c", "b_", "b_"))
+    s("b += 1").end()
+    s(*(f"bases[m, {n}] = b_{b}" for n, b in enumerate(base))).end(2)
+    return cpu._text(s)
 
 
 def _absorb(
@@ -375,5 +448,3 @@ def _absorb(
     if len(fold.base) == 1:
         return [f"{to}{fold.base[0]} = {call}"]
     return [f"{', '.join(to + b for b in fold.base)} = {call}"]
-
-

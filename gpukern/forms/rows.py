@@ -19,30 +19,58 @@ NULL_BITS = 0x7FF8_6E75_6C6C_0001
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def mark_missing(column, domain, keep):
-    """Clear ``keep`` where the float column is missing or outside its domain; return how many."""
-    dropped = 0
-    for i in range(len(keep)):
-        x = column[i]
-        ok = x - x == 0.0
-        if domain == POSITIVE:
-            ok = ok and x > 0.0
-        elif domain == NON_NEGATIVE:
-            ok = ok and x >= 0.0
-        if not ok and keep[i]:
-            keep[i] = False
-            dropped += 1
-    return dropped
+    """keep[i] = the float column is present and in its domain; return how many are not."""
+    kept = 0
+    if domain == POSITIVE:
+        for i in range(len(keep)):
+            ok = (column[i] - column[i] == 0.0) & (column[i] > 0.0)
+            keep[i] = ok
+            kept += ok
+    elif domain == NON_NEGATIVE:
+        for i in range(len(keep)):
+            ok = (column[i] - column[i] == 0.0) & (column[i] >= 0.0)
+            keep[i] = ok
+            kept += ok
+    else:
+        for i in range(len(keep)):
+            ok = column[i] - column[i] == 0.0
+            keep[i] = ok
+            kept += ok
+    return len(keep) - kept
 
 
 @njit(cache=True, nogil=True)
 def mark_missing_int(column, keep):
     """The same for an int64 column, whose null is the smallest integer."""
-    dropped = 0
+    kept = 0
     for i in range(len(keep)):
-        if column[i] == NULL_INT and keep[i]:
-            keep[i] = False
-            dropped += 1
-    return dropped
+        ok = column[i] != NULL_INT
+        keep[i] = ok
+        kept += ok
+    return len(keep) - kept
+
+
+@njit(cache=True, nogil=True)
+def mark_used(codes, used):
+    """used[c] = True for every dictionary code that occurs."""
+    for i in range(len(codes)):
+        used[codes[i]] = True
+
+
+@njit(cache=True, nogil=True)
+def is_identity(lookup):
+    """Whether lookup[c] is c for all codes that occur (the others are −1)."""
+    same = True
+    for c in range(len(lookup)):
+        same &= lookup[c] == c or lookup[c] == -1
+    return same
+
+
+@njit(cache=True, nogil=True)
+def translate(codes, lookup, slots):
+    """slots[i] = lookup[codes[i]]."""
+    for i in range(len(codes)):
+        slots[i] = lookup[codes[i]]
 
 
 @njit(cache=True, nogil=True)
@@ -140,20 +168,30 @@ def to_rows(dense, pos, out, bits):
 
 
 @njit(cache=True, nogil=True)
-def to_rows_all(dense, out, bits):
-    """The same where row order and dense order agree."""
+def close_rows(out, bits):
+    """The same where the kernel wrote its result in row order already."""
     n = len(out)
     nulls = 0
-    for b in range(len(bits)):
+    for b in range(n >> 3):
         byte = 0
-        for j in range(min(8, n - 8 * b)):
-            i = 8 * b + j
-            x = dense[i]
-            ok = x - x == 0.0
-            out[i] = x if ok else math.nan
-            byte |= int(ok) << j
-            nulls += 1 - int(ok)
+        at = out[8 * b : 8 * b + 8]
+        for j in range(8):
+            byte |= int(at[j] - at[j] == 0.0) << j
         bits[b] = byte
+        if byte != 255:
+            for j in range(8):
+                if not (byte >> j) & 1:
+                    at[j] = math.nan
+                    nulls += 1
+    if n & 7:
+        byte = 0
+        for i in range(n & ~7, n):
+            ok = out[i] - out[i] == 0.0
+            byte |= int(ok) << (i & 7)
+            if not ok:
+                out[i] = math.nan
+                nulls += 1
+        bits[n >> 3] = byte
     return nulls
 
 
@@ -226,6 +264,19 @@ def first_backward(slots, t, last):
         if now < last[s]:
             return i
         last[s] = now
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def first_backward_one(slot, t, last):
+    """The same where all rows belong to one symbol."""
+    before = last[slot]
+    for i in range(len(t)):
+        if t[i] != NULL_INT:
+            if t[i] < before:
+                return i
+            before = t[i]
+    last[slot] = before
     return -1
 
 

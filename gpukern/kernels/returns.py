@@ -5,7 +5,6 @@ from gpukern.kernel import lag as lag_param
 from gpukern.kernel import map_
 
 
-
 @map_("price>0", out="log_return", params=[lag_param()], first="k + 1", units="1", scale=0,
       source="np.diff(np.log(p))")  # fmt: skip
 class log_returns:

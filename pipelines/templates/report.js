@@ -54,8 +54,13 @@ function themedLayout(layout) {
 function draw(place) {
   const name = "bySeries" in place.dataset ? `${place.id}-${chooser.value}` : place.id;
   const figure = figures[name];
-  const options = { responsive: true, displayModeBar: "hover", displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
-  Plotly.react(place, figure.data.map(themedTrace), themedLayout(figure.layout), options);
+  const traces = figure.data.map((trace) => themedTrace(trace.x === "shared" ? { ...trace, x: figure.x } : trace));
+  const options = {
+    responsive: true,
+    displaylogo: false,
+    modeBarButtons: [["zoom2d", "pan2d", "resetScale2d", "toImage"]],
+  };
+  Plotly.react(place, traces, themedLayout(figure.layout), options);
 }
 
 const places = [...document.querySelectorAll(".figure")];

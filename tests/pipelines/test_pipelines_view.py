@@ -11,8 +11,8 @@ from pipelines.view import make_view, parse_mapping, parse_names
 NS = 1_723_100_000_123_456_789
 
 
-def view_of(table: pa.Table, **options: object):  # type: ignore[no-untyped-def]
-    return make_view("input", table.schema, **options)  # type: ignore[arg-type]
+def view_of(table: pa.Table, by: tuple[str, ...] = (), **options: object):  # type: ignore[no-untyped-def]
+    return make_view("input", table.schema, by=by, **options)  # type: ignore[arg-type]
 
 
 def times(values: pa.Array) -> list[int]:
@@ -23,12 +23,9 @@ def times(values: pa.Array) -> list[int]:
     return seen.column("t").cast(pa.int64()).to_pylist()
 
 
-def test_keys_and_time_are_found_by_their_names(ticker: pa.Table) -> None:
-    view = view_of(ticker)
-    assert view.keys == ("exchange", "symbol")
-    assert view.time == "recv_ts"
-    assert view_of(ticker.drop_columns(["exchange", "recv_ts"])).time == "ts"
-    assert view_of(ticker, by=()).keys == ()
+def test_time_is_the_arrival_time_where_there_is_one(ticker: pa.Table) -> None:
+    assert view_of(ticker).time == "recv_ts"
+    assert view_of(ticker.drop_columns(["recv_ts"])).time == "ts"
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
@@ -90,7 +87,7 @@ def test_missing_columns_are_named_with_those_there_are() -> None:
     with pytest.raises(PipelineError, match="--time moment: no such column; columns: when, close"):
         view_of(table, time="moment")
     with pytest.raises(PipelineError, match="--by symbol: no such column"):
-        view_of(table, time="when", by=["symbol"])
+        view_of(table, time="when", by=("symbol",))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,133 @@
+"""Order statistics of a rolling window: quantiles, historical risk, robust outliers."""
+
+from gpukern import order
+from gpukern.kernel import (
+    NAN,
+    NULL,
+    boolean,
+    choice,
+    composite,
+    min_periods,
+    number,
+    rank,
+    window,
+)
+
+
+@rank("x", out="{x}_median{w}", params=[window(20), min_periods()], first="window", units="x",
+      scale=1, source="pandas rolling.median")  # fmt: skip
+class rolling_median:
+    """Median of the window."""
+
+    def value(s, n):
+        return order.median(s, n)
+
+
+@rank("x", out="quantile", params=[window(20), number("level", 0.5, low=0.0, high=1.0),
+      min_periods()], first="window", units="x", scale=1, hidden=True,
+      source="pandas rolling.quantile")  # fmt: skip
+class window_quantile:
+    """The quantile of the window that rolling_quantile gives its name."""
+
+    def value(s, n, level):
+        return order.quantile(s, n, level)
+
+
+@composite("x", out="{x}_q{q100}_{w}",
+           params=[window(20), number("q", 0.5, low=0.0, high=1.0), min_periods()],
+           first="window", units="x", scale=1,
+           source="pandas rolling.quantile; polars rolling_quantile('linear')")  # fmt: skip
+class rolling_quantile:
+    """Quantile of the window, linear between order statistics.
+
+    With x₍₀₎ ≤ … ≤ x₍ₙ₋₁₎, h = (n−1)q and j = ⌊h⌋: x₍ⱼ₎ + (h−j)(x₍ⱼ₊₁₎ − x₍ⱼ₎).
+    """
+
+    def build(x, window, q, min_periods):
+        return window_quantile(x, window=window, level=q, min_periods=min_periods)
+
+
+@rank("pnl", out="var, cvar",
+      params=[number("alpha", 0.05, above=0.0, below=1.0), window(250), min_periods(),
+              choice("method", "tail_mean", "tail_mean", "acerbi")],
+      first="window", units="pnl", scale=1, hidden=True, source="Acerbi–Tasche 2002")  # fmt: skip
+class loss_tail:
+    """Value at risk and expected shortfall of one sorted window."""
+
+    def value(s, n, alpha, method):
+        level = order.quantile(s, n, alpha)
+        # Offsets from the lowest value, so that the tail of a level keeps its digits.
+        if method == 0:
+            count = 0
+            total = 0.0
+            while count < n and s[count] <= level:
+                total += s[count] - s[0]
+                count += 1
+            return -level, -(s[0] + total / count)
+        size = alpha * n
+        count = int(size)
+        total = 0.0
+        for j in range(count):
+            total += s[j] - s[0]
+        total += (size - count) * (s[count] - s[0])
+        return -level, -(s[0] + total / size)
+
+
+@composite("pnl", out="var",
+           params=[number("alpha", 0.05, above=0.0, below=1.0), window(250), min_periods()],
+           first="window", units="pnl", scale=1, source="−pandas rolling.quantile")  # fmt: skip
+class historical_var:
+    """Historical value at risk: −quantile_alpha of the window, a loss being positive."""
+
+    def build(pnl, alpha, window, min_periods):
+        return loss_tail(pnl, alpha=alpha, window=window, min_periods=min_periods)["var"]
+
+
+@composite("pnl", out="cvar",
+           params=[number("alpha", 0.05, above=0.0, below=1.0), window(250), min_periods(),
+                   choice("method", "tail_mean", "tail_mean", "acerbi")],
+           first="window", units="pnl", scale=1, source="Acerbi–Tasche 2002")  # fmt: skip
+class historical_cvar:
+    """Historical expected shortfall, a loss being positive: −mean of the x ≤ quantile_alpha.
+
+    'acerbi': −(Σ_{i≤⌊αn⌋} x₍ᵢ₎ + (αn − ⌊αn⌋) x₍⌊αn⌋₊₁₎) / (αn).
+    """
+
+    def build(pnl, alpha, window, min_periods, method):
+        tail = loss_tail(pnl, alpha=alpha, window=window, min_periods=min_periods, method=method)
+        return tail["cvar"]
+
+
+@rank("x", out="outlier_flag:b, outlier_score",
+      params=[window(100), number("k", 3.0, low=0.0), min_periods(),
+              boolean("include_current", False)],
+      first="window if include_current else window + 1", units="1, 1", scale=(0, 0),
+      exclude_current="include_current",
+      source="Iglewicz–Hoaglin 1993; SciPy median_abs_deviation")  # fmt: skip
+class outlier_flag_mad:
+    """Distance of the row from the median in robust standard deviations, flagged above ``k``.
+
+    score = abs(x − median) / (1.4826·MAD) over the ``window`` rows before (include_current=True:
+    up to the row). If the MAD is 0, its place is taken by 1.2533 · mean abs(x − median), the
+    normal-consistent scale from the mean deviation; if that is 0 too, the score is 0.
+    """
+
+    def value(s, n, x, k):
+        centre = order.median(s, n)
+        spread = 1.4826 * order.median_deviation(s, n, centre)
+        if spread == 0.0:
+            # More than half of the rows equal the median: only the ends contribute.
+            total = 0.0
+            j = 0
+            while s[j] < centre:
+                total += centre - s[j]
+                j += 1
+            j = n - 1
+            while s[j] > centre:
+                total += s[j] - centre
+                j -= 1
+            spread = 1.2533 * total / n
+        score = abs(x - centre) / spread if spread > 0.0 else 0.0
+        if x != x:
+            return NULL, NAN
+        return 1 if score > k else 0, score

@@ -1,0 +1,132 @@
+"""Every registered kernel keeps the engine's promises: a loop over the registry."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import checks
+import numpy as np
+import pyarrow as pa
+import pytest
+import samples
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gpukern import Plan, kernel
+
+KERNELS = kernel.kernels(hidden=True)
+MARKET = samples.market()
+ROWS = MARKET.num_rows
+CUTS = st.lists(st.integers(0, ROWS), max_size=10)
+
+# Each example is a whole table, so a few of them say much.
+quick = settings(
+    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+each_kernel = pytest.mark.parametrize("name", KERNELS)
+
+
+@cache
+def subject(name: str) -> checks.Subject:
+    return checks.Subject(KERNELS[name])
+
+
+@each_kernel
+def test_describes_itself(name: str) -> None:
+    checks.check_description(KERNELS[name])
+
+
+@each_kernel
+@given(cuts=CUTS)
+@quick
+def test_any_cut_gives_the_bits_of_the_batch(
+    name: str, cuts: list[int]
+) -> None:
+    checks.check_cuts(subject(name), MARKET, cuts)
+
+
+@each_kernel
+@given(seed=st.integers(0, 2**32 - 1))
+@quick
+def test_mixed_symbols_equal_each_alone(name: str, seed: int) -> None:
+    checks.check_interleaving(subject(name), seed)
+
+
+@each_kernel
+@given(row=st.integers(0, ROWS))
+@quick
+def test_no_row_depends_on_a_later_one(name: str, row: int) -> None:
+    checks.check_causality(subject(name), MARKET, row)
+
+
+@each_kernel
+@given(at=st.integers(0, ROWS), cuts=CUTS)
+@quick
+def test_a_restart_continues_with_the_same_bits(
+    name: str, at: int, cuts: list[int]
+) -> None:
+    checks.check_snapshot(subject(name), MARKET, at, cuts)
+
+
+@each_kernel
+def test_plain_python_gives_the_bits_of_the_compiled_loop(name: str) -> None:
+    checks.check_plain_python(subject(name), MARKET)
+
+
+@each_kernel
+def test_a_mapping_gives_each_symbol_its_own_value(name: str) -> None:
+    if not checks.check_mapping(KERNELS[name], MARKET):
+        assert all(p.kind != "window" for p in KERNELS[name].params)
+
+
+@each_kernel
+def test_rows_with_missing_input_are_null(name: str) -> None:
+    checks.check_missing_rows_are_null(subject(name), MARKET)
+
+
+@each_kernel
+@given(seed=st.integers(0, 2**32 - 1))
+@quick
+def test_rows_with_missing_input_change_no_other_row(name: str, seed: int) -> None:
+    checks.check_skip(subject(name), seed)
+
+
+@each_kernel
+def test_a_propagated_nan_is_forgotten_when_it_leaves_the_window(name: str) -> None:
+    checks.check_recovery(subject(name))
+
+
+@each_kernel
+def test_warm_up_ends_at_the_declared_row(name: str) -> None:
+    checks.check_warm_up(subject(name))
+
+
+@each_kernel
+def test_a_bad_print_leaves_no_trace(name: str) -> None:
+    checks.check_bad_print(subject(name))
+
+
+@each_kernel
+def test_results_scale_with_the_price(name: str) -> None:
+    checks.check_scale(subject(name))
+
+
+@pytest.mark.parametrize("symbols", [1, 3, 700])
+def test_thread_count_changes_no_bit(symbols: int) -> None:
+    rows = 70_000  # more than one piece of work, and more than the engine gives to one thread
+    random = np.random.default_rng(1)
+    data = samples.columns(rows, seed=2)
+    code = random.integers(0, symbols, rows)
+    holes = {"price": random.random(rows) < 0.3}
+    table = samples.table({"x": data}, holes={"x": holes})
+    table = table.set_column(0, "symbol", pa.array(code))
+    exprs = [
+        KERNELS[name]().alias(*(f"{name} {o.name}" for o in KERNELS[name].outputs))
+        for name in ("log_returns", "rolling_mean", "rolling_std", "rolling_median", "cum_sum",
+                     "ewma", "macd", "cusum", "welford_mean_var", "vwap")
+    ]  # fmt: skip
+    plan = Plan(exprs)
+    table = table.select(plan.input_columns)
+    one = plan.run(table, threads=1)
+    for threads in (2, 4):
+        samples.assert_same(plan.run(table, threads=threads), one, plan.output_names)
