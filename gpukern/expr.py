@@ -96,12 +96,21 @@ def call(kernel: Kernel, inputs: tuple[Any, ...], named: dict[str, Any]) -> Expr
     """Build the expression ``kernel(*inputs, **named)``; raise PlanError if it is not usable."""
     own = {i.name: i for i in kernel.inputs}
     sources: dict[str, Source] = {}
-    if len(inputs) > len(own):
-        raise PlanError(
-            f"{kernel.name}: {len(inputs)} inputs given, it takes {len(own)} ({', '.join(own)})"
-        )
-    for name, given in zip(own, inputs, strict=False):
+    given_inputs = len(own)
+    for at, given in enumerate(inputs):  # inputs come first; a number can only be a parameter
+        if not isinstance(given, (str, Column, Expr)):
+            given_inputs = min(given_inputs, at)
+    for name, given in zip(own, inputs[:given_inputs], strict=False):
         sources[name] = _source(kernel, name, given)
+    positional = inputs[given_inputs:]
+    if len(positional) > len(kernel.params):
+        raise PlanError(
+            f"{kernel.name}: {len(inputs)} arguments given, it takes {kernel.signature}"
+        )
+    for param, given in zip(kernel.params, positional, strict=False):
+        if param.name in named:
+            raise PlanError(f"{kernel.name}: parameter {param.name!r} is given twice")
+        named[param.name] = given
     mapping = named.pop("inputs", {})
     if not isinstance(mapping, Mapping):
         raise PlanError(f"{kernel.name}: inputs must be a mapping, got {mapping!r}")

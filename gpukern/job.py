@@ -13,6 +13,7 @@ from gpukern import codegen, frame
 from gpukern.errors import PlanError, StateError, UnsortedError
 from gpukern.forms import rows as prim
 from gpukern.frame import Result
+from gpukern.piece import NO_ARENA, NO_TIME, Piece
 from gpukern.state import StepState, Symbols, pack
 
 if TYPE_CHECKING:
@@ -24,8 +25,7 @@ PIECE = 1 << 16
 RUN = 64
 MAX_PIECE = 1 << 19
 FEW_STEPS = 4  # so few columns fit the cache in longer pieces, which threads share better
-NO_ARENA = np.zeros(1)
-NO_TIME = np.zeros(1, np.int64)
+SHARE = 1 << 13  # rows of a batch below which threads do not pay
 
 
 class Job:
@@ -40,9 +40,17 @@ class Job:
         self.seen = np.zeros(0, np.int32)
         self.states = [StepState(s.template, s.params, plan.nan_policy) for s in plan.steps]
         self.modules: list[Any] = [None] * len(plan.steps)
-        depth = max(s.level for s in plan.steps) + 1
-        self.levels = [[n for n, s in enumerate(plan.steps) if s.level == d] for d in range(depth)]
-        self.rows_in = 0
+        self.levels = plan.levels()
+        self.wanted: dict[Any, list[int]] = {}
+        for at, output in enumerate(plan.outputs):
+            self.wanted.setdefault(output.ref, []).append(at)
+        self.integers = {
+            ref[1]
+            for step in plan.steps
+            for spec, (_, ref) in zip(step.kernel.inputs, step.inputs, strict=True)
+            if spec.dtype == "i64" and ref is not None and ref[0] == "column"
+        }
+        self.pool: ThreadPoolExecutor | None = None
         self.jit = True
 
     # -- public ---------------------------------------------------------------------------
@@ -113,15 +121,9 @@ class Job:
     # -- input ----------------------------------------------------------------------------
 
     def _columns(self, table: pa.Table) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-        integer = {
-            ref[1]
-            for step in self.plan.steps
-            for spec, (_, ref) in zip(step.kernel.inputs, step.inputs, strict=True)
-            if spec.dtype == "i64" and ref is not None and ref[0] == "column"
-        }
         columns = {}
         for name in self.plan.value_columns:
-            read = frame.integers if name in integer else frame.floats
+            read = frame.integers if name in self.integers else frame.floats
             columns[name] = read(table.column(name), name)
         time = self.plan.time
         return columns, None if time is None else frame.times(table.column(time), time)
@@ -192,10 +194,9 @@ class Job:
     def _process(
         self, n: int, slots: np.ndarray | int, t: np.ndarray | None, columns: dict[str, np.ndarray]
     ) -> list[Result]:
-        from gpukern.piece import Piece
-
-        for step in range(len(self.modules)):
-            self.compile(step)
+        for step, module in enumerate(self.modules):
+            if module is None:
+                self.compile(step)
         results = [
             Result(
                 o.name,
@@ -208,34 +209,32 @@ class Job:
         ]
         few = len(self.modules) <= FEW_STEPS
         size = min(max(PIECE, RUN * len(self.symbols)), MAX_PIECE) if not few else MAX_PIECE
-        pool = None
-        if self.threads > 1 and n > 4096:
-            pool = ThreadPoolExecutor(self.threads)
-        try:
+        pool = self._threads() if n >= SHARE else None
 
-            def prepare(lo: int) -> Piece:
-                hi = min(lo + size, n)
-                cut = {name: c[lo:hi] for name, c in columns.items()}
-                targets = [(r.values[lo:hi], r.bits[lo // 8 : (hi + 7) // 8]) for r in results]
-                now = None if t is None else t[lo:hi]
-                own = slots if isinstance(slots, int) else slots[lo:hi]
-                return Piece(self, hi - lo, own, now, cut, targets, pool)
+        def prepare(lo: int) -> Piece:
+            hi = min(lo + size, n)
+            cut = {name: c[lo:hi] for name, c in columns.items()}
+            targets = [(r.values[lo:hi], r.bits[lo // 8 : (hi + 7) // 8]) for r in results]
+            now = None if t is None else t[lo:hi]
+            own = slots if isinstance(slots, int) else slots[lo:hi]
+            return Piece(self, hi - lo, own, now, cut, targets, pool)
 
-            # The next piece's rows are numbered while this one's kernels run.
-            piece = prepare(0) if n else None
-            for lo in range(0, n, size):
-                assert piece is not None
-                ahead = lo + size
-                later = pool.submit(prepare, ahead) if pool is not None and ahead < n else None
-                for result, nulls in zip(results, piece.run(), strict=True):
-                    result.nulls += nulls
-                if ahead < n:
-                    piece = later.result() if later is not None else prepare(ahead)
-        finally:
-            if pool is not None:
-                pool.shutdown()
-        self.rows_in += n
+        # The next piece's rows are numbered while this one's kernels run.
+        piece = prepare(0) if n else None
+        for lo in range(0, n, size):
+            assert piece is not None
+            ahead = lo + size
+            later = pool.submit(prepare, ahead) if pool is not None and ahead < n else None
+            for result, nulls in zip(results, piece.run(), strict=True):
+                result.nulls += nulls
+            if ahead < n:
+                piece = later.result() if later is not None else prepare(ahead)
         return results
+
+    def _threads(self) -> ThreadPoolExecutor | None:
+        if self.threads > 1 and self.pool is None:
+            self.pool = ThreadPoolExecutor(self.threads, "gpukern")
+        return self.pool
 
 
 def _unsort(result: Result, order: np.ndarray) -> Result:

@@ -6,44 +6,58 @@ All work on ``s[0:n]``, a float64 array in ascending order without NaN.
 import numpy as np  # noqa: F401  (array methods in compiled code)
 from numba.extending import register_jitable
 
-# Below this length a straight count beats a binary search: no mispredicted branch.
-SCAN = 256
+GROUP = 16
+SUPERGROUP = 256
 
 
 @register_jitable
 def position(s, n, x):
-    """Number of elements of ``s[0:n]`` smaller than x."""
-    if n <= SCAN:
-        count = 0
-        for j in range(n):
-            count += 1 if s[j] < x else 0
-        return count
-    lo = 0
-    hi = n
-    while lo < hi:
-        mid = (lo + hi) >> 1
-        if s[mid] < x:
-            lo = mid + 1
-        else:
-            hi = mid
-    return lo
+    """Number of elements of ``s[0:n]`` smaller than x.
+
+    Counts, first every 256th, then every 16th, then single elements: comparisons that do not
+    depend on each other are faster than a binary search, whose every step waits for the last.
+    """
+    at = 0
+    if n > 4 * SUPERGROUP:
+        for j in range(SUPERGROUP - 1, n, SUPERGROUP):
+            at += SUPERGROUP if s[j] < x else 0
+    end = min(at + SUPERGROUP, n) if n > 4 * SUPERGROUP else n
+    w = s[at:end]
+    for j in range(len(w) // GROUP):
+        at += GROUP if w[GROUP * j + (GROUP - 1)] < x else 0
+    w = s[at : min(at + GROUP, n)]
+    for j in range(len(w)):
+        at += 1 if w[j] < x else 0
+    return at
+
+
+@register_jitable
+def _drop_first(w):
+    """Move all but the first element one place down."""
+    for j in range(len(w) - 1):
+        w[j] = w[j + 1]
+
+
+@register_jitable
+def _put_first(w, x):
+    """Move all one place up, the last one out, and put x first."""
+    carried = x
+    for j in range(len(w)):
+        kept = w[j]
+        w[j] = carried
+        carried = kept
 
 
 @register_jitable
 def insert(s, n, x):
     """Insert x into ``s[0:n]``; the array must have room for n + 1."""
-    at = position(s, n, x)
-    for j in range(n, at, -1):
-        s[j] = s[j - 1]
-    s[at] = x
+    _put_first(s[position(s, n, x) : n + 1], x)
 
 
 @register_jitable
 def remove(s, n, x):
     """Remove one x, which must be there."""
-    at = position(s, n, x)
-    for j in range(at, n - 1):
-        s[j] = s[j + 1]
+    _drop_first(s[position(s, n, x) : n])
 
 
 @register_jitable
@@ -51,14 +65,12 @@ def exchange(s, n, old, x):
     """Remove one ``old``, which must be there, and insert x."""
     a = position(s, n, old)
     b = position(s, n, x)
+    # Slices, because the compiler turns loops over indices from 0 into moves of several elements.
     if b > a:
-        for j in range(a, b - 1):
-            s[j] = s[j + 1]
+        _drop_first(s[a:b])
         s[b - 1] = x
     else:
-        for j in range(a, b, -1):
-            s[j] = s[j - 1]
-        s[b] = x
+        _put_first(s[b : a + 1], x)
 
 
 @register_jitable
@@ -81,41 +93,26 @@ def median(s, n):
 
 
 @register_jitable
-def kth_deviation(s, n, centre, k):
-    """The k-th smallest (from 0) of abs(s[j] − centre).
+def median_deviation(s, n, centre):
+    """Median of abs(s[j] − centre), the MAD when centre is the median.
 
-    Deviations below the centre descend and above it ascend along s, so the k+1 smallest are one
-    contiguous stretch of s; its start is found by bisection.
+    Deviations below the centre descend and above it ascend along s, so the n // 2 + 1 smallest
+    are one contiguous stretch of s. Its start is found by bisection; the largest deviation in it
+    stands at one of its ends, and so does the next when that is taken away.
     """
-    width = k + 1
+    half = n >> 1
     lo = 0
-    hi = n - width
+    hi = n - half - 1
     while lo < hi:
         mid = (lo + hi) >> 1
-        if centre - s[mid] > s[mid + width] - centre:
-            lo = mid + 1
-        else:
-            hi = mid
-    return max(centre - s[lo], s[lo + width - 1] - centre)
-
-
-@register_jitable
-def median_deviation(s, n, centre):
-    """Median of abs(s[j] − centre), the MAD when centre is the median."""
-    half = n >> 1
-    upper = kth_deviation(s, n, centre, half)
+        inside = centre - s[mid] <= s[mid + half + 1] - centre
+        hi = mid if inside else hi
+        lo = lo if inside else mid + 1
+    hi = lo + half
+    below = centre - s[lo]
+    above = s[hi] - centre
+    upper = max(below, above)
     if n & 1:
         return upper
-    lower = kth_deviation(s, n, centre, half - 1)
+    lower = max(centre - s[lo + 1], above) if below > above else max(below, s[hi - 1] - centre)
     return lower + 0.5 * (upper - lower)
-
-
-@register_jitable
-def tail_sum(s, n, threshold):
-    """(count, mean offset from s[0], …) helper: number of elements ≤ threshold and their mean."""
-    count = 0
-    total = 0.0
-    while count < n and s[count] <= threshold:
-        total += s[count] - s[0]
-        count += 1
-    return count, s[0] + total / max(count, 1)

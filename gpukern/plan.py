@@ -8,27 +8,51 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from gpukern import backend, codegen, frame
 from gpukern.errors import PlanError, StateError
 from gpukern.expr import Column, Expr
-from gpukern.forms import cpu
+from gpukern.forms import cpu, rows
 from gpukern.job import Job
 from gpukern.kernel import Kernel
 from gpukern.state import parameter_words, unpack
 
 POLICIES = ("skip", "propagate")
+DOMAINS = {"": rows.ANY, ">0": rows.POSITIVE, ">=0": rows.NON_NEGATIVE}
 Ref = tuple[str, str] | tuple[int, int]  # ("column", name) or (step, output)
+
+
+# What must be present on a row, or be made dense: a column (None: time) and its domain.
+Need = tuple[Ref | None, int]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One kernel to run: where its inputs come from and how deep it stands in the plan."""
+    """One kernel to run: where its inputs come from and how deep it stands in the plan.
+
+    ``present`` says which rows exist for it, ``dense`` which columns its loop reads (None: an
+    optional input that is not given), ``clock`` whether it reads the time.
+    """
 
     kernel: Kernel
     params: dict[str, Any]
     inputs: tuple[tuple[str, Ref | None], ...]
     template: cpu.Template
     level: int
+    present: tuple[Need, ...]
+    dense: tuple[Need | None, ...]
+    clock: bool
+    kinds: tuple[type, ...]
+
+
+@dataclass(frozen=True)
+class Level:
+    """Steps that need nothing from each other, and what has to be ready before them."""
+
+    steps: tuple[int, ...]
+    present: tuple[Need, ...]
+    dense: tuple[tuple[tuple[Need, ...], Need], ...]  # (row class, column)
 
 
 @dataclass(frozen=True)
@@ -130,9 +154,42 @@ class Plan:
                 inputs.append((spec.name, ref))
         if not any(isinstance(v, dict) for v in params.values()):
             parameter_words(kernel, params, None, self.nan_policy)  # raises if they do not fit
-        self.steps.append(Step(kernel, params, tuple(inputs), template, level))
+        skip = self.nan_policy == "skip"
+        present: list[Need] = []
+        dense: list[Need | None] = []
+        for spec, (_, ref) in zip(kernel.inputs, inputs, strict=True):
+            domain = DOMAINS[spec.domain]
+            dense.append(None if ref is None else (ref, rows.ANY if skip else domain))
+            if ref is not None and skip and not kernel.guard:
+                present.append((ref, domain))
+        if uses_time and not kernel.guard:
+            present.append((None, rows.ANY))
+        step = Step(
+            kernel,
+            params,
+            tuple(inputs),
+            template,
+            level,
+            tuple(dict.fromkeys(present)),
+            tuple(dense),
+            uses_time,
+            tuple(np.float64 if o.dtype == "f64" else np.int64 for o in kernel.outputs),
+        )
+        self.steps.append(step)
         here = len(self.steps) - 1
         return [(here, n) for n in range(len(kernel.outputs))]
+
+    def levels(self) -> list[Level]:
+        """The steps by depth."""
+        found = []
+        for depth in range(max(s.level for s in self.steps) + 1):
+            own = [n for n, s in enumerate(self.steps) if s.level == depth]
+            steps = [self.steps[n] for n in own]
+            dense = [(s.present, d) for s in steps for d in s.dense if d is not None]
+            dense += [(s.present, (None, rows.ANY)) for s in steps if s.clock]
+            present = tuple(dict.fromkeys(p for s in steps for p in s.present))
+            found.append(Level(tuple(own), present, tuple(dict.fromkeys(dense))))
+        return found
 
     # -- description ----------------------------------------------------------------------
 
@@ -149,7 +206,7 @@ class Plan:
     @property
     def uses_time(self) -> bool:
         """Whether any kernel reads the time column."""
-        return any(s.template.uses_time or s.kernel.needs_time for s in self.steps)
+        return any(s.clock for s in self.steps)
 
     @property
     def input_columns(self) -> list[str]:
