@@ -3,32 +3,51 @@
 All work on ``s[0:n]``, a float64 array in ascending order without NaN.
 """
 
-import numpy as np  # noqa: F401  (array methods in compiled code)
 from numba.extending import register_jitable
 
+# Windows up to this length are searched by counting: every 16th element, then single ones.
+# Comparisons that do not wait for each other beat a binary search, whose branches mispredict.
+COUNTED = 4096
 GROUP = 16
-SUPERGROUP = 256
 
 
 @register_jitable
 def position(s, n, x):
-    """Number of elements of ``s[0:n]`` smaller than x.
+    """Number of elements of ``s[0:n]`` smaller than x."""
+    return positions(s, n, x, x)[0]
 
-    Counts, first every 256th, then every 16th, then single elements: comparisons that do not
-    depend on each other are faster than a binary search, whose every step waits for the last.
-    """
-    at = 0
-    if n > 4 * SUPERGROUP:
-        for j in range(SUPERGROUP - 1, n, SUPERGROUP):
-            at += SUPERGROUP if s[j] < x else 0
-    end = min(at + SUPERGROUP, n) if n > 4 * SUPERGROUP else n
-    w = s[at:end]
-    for j in range(len(w) // GROUP):
-        at += GROUP if w[GROUP * j + (GROUP - 1)] < x else 0
-    w = s[at : min(at + GROUP, n)]
-    for j in range(len(w)):
-        at += 1 if w[j] < x else 0
-    return at
+
+@register_jitable
+def positions(s, n, x, y):
+    """The same for two values at once."""
+    if n > COUNTED:
+        return _bisect(s, n, x), _bisect(s, n, y)
+    a = 0
+    b = 0
+    for j in range(n // GROUP):
+        mark = s[GROUP * j + (GROUP - 1)]
+        a += GROUP if mark < x else 0
+        b += GROUP if mark < y else 0
+    near = s[a : min(a + GROUP, n)]
+    for j in range(len(near)):
+        a += 1 if near[j] < x else 0
+    near = s[b : min(b + GROUP, n)]
+    for j in range(len(near)):
+        b += 1 if near[j] < y else 0
+    return a, b
+
+
+@register_jitable
+def _bisect(s, n, x):
+    lo = 0
+    hi = n
+    while lo < hi:
+        mid = (lo + hi) >> 1
+        if s[mid] < x:
+            lo = mid + 1
+        else:
+            hi = mid
+    return lo
 
 
 @register_jitable
@@ -63,8 +82,7 @@ def remove(s, n, x):
 @register_jitable
 def exchange(s, n, old, x):
     """Remove one ``old``, which must be there, and insert x."""
-    a = position(s, n, old)
-    b = position(s, n, x)
+    a, b = positions(s, n, old, x)
     # Slices, because the compiler turns loops over indices from 0 into moves of several elements.
     if b > a:
         _drop_first(s[a:b])

@@ -219,7 +219,7 @@ def _fold_all(run: Run, cuts: list[int], pool: Executor) -> bool:
     head = _first_chunk(run, full[1])
     begin = cuts[0] + BLOCK - done  # the first whole block after the one in progress
     blocks = (full[-2] - begin) // BLOCK
-    width = len(run.state.kernel.fields["acc"]) + sum(n.startswith("c") for n in module.CENTRES)
+    width = len(run.state.kernel.fields["acc"]) + len(module.CENTRES)
     sums = np.empty((max(blocks, 1), width))
     shares = np.linspace(0, blocks, len(cuts)).astype(np.int64)
     first = int(ints[layout.index("k")]) + (begin - cuts[0])
@@ -245,7 +245,8 @@ def _fold_all(run: Run, cuts: list[int], pool: Executor) -> bool:
         for m, name in enumerate(run.state.kernel.fields["base"]):
             chunk.words[0, layout.index(f"b_{name}")] = bases[n, m]
         for m, zero in enumerate(module.ZERO):
-            chunk.words[0, layout.index(run.state.kernel.fields["acc"][m])] = zero
+            name = run.state.kernel.fields["acc"][m]
+            chunk.words[0, layout.index(f"m_{name}")] = zero
         run.set_previous(chunk, lo)
         run_pieces.append(chunk)
     list(pool.map(lambda c: run.call(c, c.lo, c.hi, c.lo), run_pieces))

@@ -7,13 +7,13 @@
     kernel = "log_returns"         # a name of `gpukern kernels`
     inputs = ["price"]             # columns or earlier features; left out: the kernel's own names
     alias = "r"                    # optional; a list for several outputs
+    hidden = true                  # optional: an input of later features, no column of its own
 
     [[feature]]
     kernel = "realized_var"
     inputs = { log_return = "r" }
     window = "60s"                 # every other key is a parameter of the kernel
     outputs = ["realized_vol"]     # optional: only these outputs, in this order
-    hidden = true                  # optional: an input of later features, no column of its own
 
 A parameter may be one value or a table `{ "BTC/USDT" = 100, "ETH/USDT" = 50 }` per symbol.
 """

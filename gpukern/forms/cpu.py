@@ -98,13 +98,18 @@ def _begin(kernel: Kernel, title: str, scratch: list[str]) -> Source:
     s("slot = runs[r, 0]", "lo = runs[r, 1]", "hi = runs[r, 2]", "emit = runs[r, 3]")
     s("p = slot * stride", "null = par[p, 0]")
     for n, param in enumerate(kernel.params, start=1):
-        s(f"{param.name} = {'par' if param.kind == 'number' else 'pari'}[p, {n}]")
+        s(f"p_{param.name} = {'par' if param.kind == 'number' else 'pari'}[p, {n}]")
     return s
+
+
+def parameters(kernel: Kernel) -> dict[str, str]:
+    """Parameters by name → locals. Kernel names get a prefix so that none can clash with ours."""
+    return {p.name: f"p_{p.name}" for p in kernel.params}
 
 
 def _scope(kernel: Kernel, row: str) -> dict[str, str]:
     """Names every scalar function may use, for the row with that index."""
-    scope = {p.name: p.name for p in kernel.params}
+    scope = parameters(kernel)
     scope.update({i.name: f"in_{i.name}[{row}]" for i in kernel.inputs})
     scope["t"] = f"t[{row}]"
     return scope
@@ -188,9 +193,7 @@ def _map_rows(kernel: Kernel, prefix: str, lagged: list[str]) -> Template:
     fields = len(lagged)
     layout.ring_words = lambda v: fields * (v["k"] if prefix == "lag_" else 1)
     s = _begin(kernel, "map with a lag in rows", [])
-    if prefix == "prev_":
-        s("k = 1")
-    s(*layout.load())
+    s("k = 1" if prefix == "prev_" else "k = p_k", *layout.load())
     base = layout.size
     s("head = min(k, hi - lo)")
     s.block("for i in range(lo, lo + head):")
@@ -213,7 +216,7 @@ def _map_rows(kernel: Kernel, prefix: str, lagged: list[str]) -> Template:
     s(*(f"old_{c} = {_column(c)}[first - k : hi - k]" for c in lagged))
     s(*(f"to_{n} = out_{n}[first:hi]" for n in range(len(kernel.outputs))))
     s.block("for j in range(hi - first):")
-    scope = {p.name: p.name for p in kernel.params}
+    scope = parameters(kernel)
     scope.update({c: f"now_{c}[j]" for c in inputs})
     scope.update({prefix + c: f"old_{c}[j]" for c in lagged})
     call = invoke(kernel.functions["value"], "value", scope)
@@ -244,7 +247,7 @@ def _map_time(kernel: Kernel, prefix: str, lagged: list[str]) -> Template:
     s("ari[off + tail] = t[i]")
     for n, c in enumerate(data, start=1):
         s(f"ar[off + {n} * cap + tail] = in_{c}[i]")
-    s("tail += 1", "limit = t[i] - k")
+    s("tail += 1", "limit = t[i] - p_k")
     s.block("while head + 1 < tail and ari[off + head + 1] <= limit:")
     s("head += 1").end()
     s.block("if i < emit:")
@@ -289,7 +292,7 @@ def _step(kernel: Kernel, params: dict[str, Any]) -> Template:
     s = _begin(kernel, "step", [])
     s(*layout.load())
     if ring:
-        s(f"ring = st[slot, {layout.size} : {layout.size} + {ring}]")
+        s(f"ring = st[slot, {layout.size} : {layout.size} + p_{ring}]")
     scope = _scope(kernel, "i")
     states = ", ".join(f"s_{f}" for f in fields) + ("," if len(fields) == 1 else "")
     s.block("if rows == 0:")
@@ -333,7 +336,7 @@ def _rank(kernel: Kernel, params: dict[str, Any]) -> Template:
         layout.add(["off", "cap", "head", "tail", "n", "nans"], "i")
         layout.arena_fields = 3
     s = _begin(kernel, f"rank over a window in {variant}", [])
-    s(*layout.load())
+    s("window = p_window", *layout.load())
     if variant == "rows":
         base = layout.size
         s(f"ring = st[slot, {base} : {base} + window]")
@@ -350,7 +353,7 @@ def _rank(kernel: Kernel, params: dict[str, Any]) -> Template:
 
     def emit() -> None:
         s.block("if i >= emit:")
-        s.block("if n + nans < min_periods:")
+        s.block("if n + nans < p_min_periods:")
         _emit_null(s, kernel, "i")
         s.end()
         s.block("elif nans > 0:")

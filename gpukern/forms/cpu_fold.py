@@ -23,19 +23,22 @@ class _Fold:
 
     def __init__(self, kernel: Kernel, emitters: tuple[str, ...]) -> None:
         self.kernel = kernel
-        self.acc = kernel.fields["acc"]
+        # Locals of the template that stand for kernel names carry a prefix (m_ accumulator,
+        # x_ series, cx_ its centre), so that no kernel name can clash with the template's own.
+        self.acc = tuple(f"m_{a}" for a in kernel.fields["acc"])
         self.base = kernel.fields.get("base", ())
         has_inner = "inner" in kernel.functions
-        self.inner = kernel.fields["series"] if has_inner else tuple(i.name for i in kernel.inputs)
+        series = kernel.fields["series"] if has_inner else [i.name for i in kernel.inputs]
+        self.inner = tuple(f"x_{x}" for x in series)
         self.sources = ("inner",) if has_inner else ("lift",)
         lifted = wanted(kernel, "lift")
-        self.centred = [x for x in self.inner if "d" + x in lifted]
-        self.kept = [x for x in self.inner if x in lifted or "d" + x in lifted]
+        self.centred = [x for x in self.inner if "d" + x[2:] in lifted]
+        self.kept = [x for x in self.inner if x[2:] in lifted or "d" + x[2:] in lifted]
         self.lags = cpu._lags(kernel, *self.sources)
         self.emitters = emitters
         names = wanted(kernel, *emitters)
-        self.totals = [f"c{x}" for x in self.centred if "c" + x in names] + list(self.acc)
-        self.inner_out = [x for x in self.inner if has_inner and x in names]
+        self.totals = [f"c{x}" for x in self.centred if "c" + x[2:] in names] + list(self.acc)
+        self.inner_out = [x for x in self.inner if has_inner and x[2:] in names]
         zero = kernel.functions.get("zero", (0.0,) * len(self.acc))
         self.zero = [_literal(z) for z in zero]
         self.uses_time = cpu._uses_time(kernel, "inner", "lift", *emitters)
@@ -58,7 +61,7 @@ class _Fold:
 
     def scope(self, index: str) -> dict[str, str]:
         """Names of a row's raw inputs, parameters and time, from the slices."""
-        scope = {p.name: p.name for p in self.kernel.params}
+        scope = cpu.parameters(self.kernel)
         scope.update({c.name: f"a_{c.name}[{index}]" for c in self.kernel.inputs})
         scope["t"] = f"a_t[{index}]"
         return scope
@@ -73,7 +76,8 @@ class _Fold:
             call = invoke(kernel.functions["inner"], "inner", scope)
             return [f"{', '.join(self.inner)} = {call}"]
         needed = wanted(kernel, "lift")
-        return [f"{x} = a_{x}[{index}]" for x in self.inner if x in needed or "d" + x in needed]
+        used = [x for x in self.inner if x[2:] in needed or "d" + x[2:] in needed]
+        return [f"{x} = a_{x[2:]}[{index}]" for x in used]
 
     def centre(self) -> list[str]:
         """Lines that make the row's inner fields the centre."""
@@ -81,9 +85,9 @@ class _Fold:
 
     def lift(self, index: str) -> list[str]:
         """Lines that lift the row in locals to ``e_*``."""
-        scope = {x: x for x in self.inner}
-        scope.update({p.name: p.name for p in self.kernel.params})
-        scope.update({f"d{x}": f"{x} - c{x}" for x in self.centred})
+        scope = {x[2:]: x for x in self.inner}
+        scope.update(cpu.parameters(self.kernel))
+        scope.update({f"d{x[2:]}": f"{x} - c{x}" for x in self.centred})
         scope.update({f"{p}{c}": f"{p}{c}" for p, columns in self.lags for c in columns})
         scope.update(k="k", t=f"a_t[{index}]")
         call = invoke(self.kernel.functions["lift"], "lift", scope)
@@ -117,8 +121,8 @@ class _Fold:
     def emit_scope(self, j: str, row: str) -> dict[str, str]:
         """Names for ``value``/``total`` in the emission loop."""
         scope = cpu._scope(self.kernel, row)
-        scope.update({x: f"all_{x}[{j}]" for x in self.inner_out})
-        scope.update({c: f"all_{c}[{j}]" for c in self.totals})
+        scope.update({x[2:]: f"all_{x}[{j}]" for x in self.inner_out})
+        scope.update({_kernel_name(c): f"all_{c}[{j}]" for c in self.totals})
         return scope
 
     def shift(self, index: str) -> list[str]:
@@ -139,6 +143,11 @@ class _Fold:
         s("rows += 1", *cpu._shift(self.lags, "lo"), "lo += 1").end()
 
 
+def _kernel_name(local: str) -> str:
+    """``m_s1`` → ``s1``, ``cx_price`` → ``cprice``."""
+    return local[2:] if local.startswith("m_") else "c" + local[3:]
+
+
 def _literal(value: float) -> str:
     if value in (float("inf"), float("-inf")):
         return "np.inf" if value > 0 else "-np.inf"
@@ -153,7 +162,7 @@ def _emission(s: Source, fold: _Fold, count: str) -> None:
     ins = [x.name for x in kernel.inputs if x.name in wanted(kernel, *fold.emitters)]
     s(*(f"now_{x} = in_{x}[i : i + q]" for x in ins))
     scope = fold.emit_scope("j", "i + j")
-    scope.update({x: f"now_{x}[j]" for x in ins if x not in fold.inner_out})
+    scope.update({x: f"now_{x}[j]" for x in ins if "x_" + x not in fold.inner_out})
     scope["n"] = "n"
     call = invoke(kernel.functions["value"], "value", scope)
 
@@ -167,7 +176,7 @@ def _emission(s: Source, fold: _Fold, count: str) -> None:
         s("warm = min(max(span - k, begin), q)")
         s.block("for j in range(begin, warm):")
         s(f"n = {count}")
-        s.block("if n < min_periods:")
+        s.block("if n < p_min_periods:")
         for m, output in enumerate(kernel.outputs):
             s(f"to_{m}[j] = {'null' if output.dtype == 'f64' else '-9223372036854775808'}")
         s.end()
@@ -181,7 +190,7 @@ def _emission(s: Source, fold: _Fold, count: str) -> None:
     else:
         s.block("for j in range(begin, q):")
         s("n = all_n[j]")
-        s.block("if n < min_periods:")
+        s.block("if n < p_min_periods:")
         for m, output in enumerate(kernel.outputs):
             s(f"to_{m}[j] = {'null' if output.dtype == 'f64' else '-9223372036854775808'}")
         s.end()
@@ -203,7 +212,7 @@ def rows(kernel: Kernel, before: bool) -> Template:
     # span of the suffixes is the identity; before the first block closes all of them are.
     layout.ring_words = lambda v: raw * v["window"] + parts * (v["window"] + 1)
     s = cpu._begin(kernel, "fold over a window in rows", fold.scratch())
-    s("span = window", *layout.load())
+    s("span = p_window", *layout.load())
     head = layout.size
     for n, x in enumerate(fold.kept):
         s(f"ring_{x} = st[slot, {head} + {n} * span : {head} + {n + 1} * span]")
@@ -275,7 +284,7 @@ def time(kernel: Kernel, before: bool) -> Template:
     raw, parts = len(fold.kept), len(fold.acc)
     layout.arena_fields = 1 + raw + parts
     s = cpu._begin(kernel, "fold over a window in time", fold.scratch(("n",)))
-    s(*layout.load())
+    s("window = p_window", *layout.load())
     s("times = ari[off : off + cap]")
     for n, x in enumerate(fold.kept, start=1):
         s(f"ring_{x} = ar[off + {n} * cap : off + {n + 1} * cap]")
@@ -335,7 +344,7 @@ def cumulative(kernel: Kernel) -> Template:
     segmented = "segment" in kernel.functions
     absorb = kernel.functions["absorb"]
     names = wanted(kernel, "absorb", "total")
-    fold.totals = [f"c{x}" for x in fold.centred if "c" + x in names] + list(fold.acc)
+    fold.totals = [f"c{x}" for x in fold.centred if "c" + x[2:] in names] + list(fold.acc)
     layout = Layout()
     layout.add(["rows", "k", "o"], "i")
     if segmented:
@@ -378,7 +387,7 @@ def cumulative(kernel: Kernel) -> Template:
                [f"all_{a}[q]" for a in fold.acc], "all_c", "t_", "", "[q]"))  # fmt: skip
     scope = cpu._scope(kernel, "i + q")
     scope.update({b: f"t_{b}" for b in base})
-    scope.update({x: f"all_{x}[q]" for x in fold.inner_out})
+    scope.update({x[2:]: f"all_{x}[q]" for x in fold.inner_out})
     scope["k"] = "all_k[q]"
     cpu._emit(s, kernel, invoke(kernel.functions["total"], "total", scope), "i + q")
     s.end()
@@ -402,7 +411,7 @@ def _block_sums(fold: _Fold, layout: Layout) -> str:
     s.block(f"def summarise(begin, first, last, k, par, t{ins}, sums):")
     s("pari = par.view(np.int64)", "null = par[0, 0]")
     for n, param in enumerate(kernel.params, start=1):
-        s(f"{param.name} = {'par' if param.kind == 'number' else 'pari'}[0, {n}]")
+        s(f"p_{param.name} = {'par' if param.kind == 'number' else 'pari'}[0, {n}]")
     s(f"k += first * {BLOCK}")
     s.block("for b in range(first, last):")
     s(f"i = begin + b * {BLOCK}", *fold.slices("i", str(BLOCK)))
@@ -419,7 +428,7 @@ def _block_sums(fold: _Fold, layout: Layout) -> str:
     s.block("def absorb_blocks(par, st, sums, marks, bases):")
     s("sti = st.view(np.int64)", "pari = par.view(np.int64)", "slot = 0")
     for n, param in enumerate(kernel.params, start=1):
-        s(f"{param.name} = {'par' if param.kind == 'number' else 'pari'}[0, {n}]")
+        s(f"p_{param.name} = {'par' if param.kind == 'number' else 'pari'}[0, {n}]")
     s(*layout.load())
     call = kernel.functions["absorb"]
     own = [f"b_{b}" for b in base]
@@ -439,10 +448,10 @@ def _absorb(
     _from: str, index: str = "",
 ) -> list[str]:  # fmt: skip
     """Lines for ``to = absorb(base, n, centre, acc)``."""
-    scope = {p.name: p.name for p in fold.kernel.params}
+    scope = cpu.parameters(fold.kernel)
     scope.update(dict(zip(fold.base, bases, strict=True)))
-    scope.update(dict(zip(fold.acc, accs, strict=True)))
-    scope.update({f"c{x}": f"{centre}{x}{index}" for x in fold.centred})
+    scope.update({a[2:]: value for a, value in zip(fold.acc, accs, strict=True)})
+    scope.update({f"c{x[2:]}": f"{centre}{x}{index}" for x in fold.centred})
     scope["n"] = n
     call = invoke(absorb, "absorb", scope)
     if len(fold.base) == 1:

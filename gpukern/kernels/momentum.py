@@ -48,7 +48,8 @@ def _alpha_of_period(period):
                    integer("min_periods", None, low=1, optional=True)],
            first="(min_periods or 1) if alpha or half_life else max(period, min_periods or 1) "
                  "if seed == 'sma' else (min_periods or period)",
-           units="x", scale=1, source="TA-Lib EMA; pandas ewm(adjust=False) (seed='first')")  # fmt: skip
+           units="x", scale=1,
+           source="TA-Lib EMA; pandas ewm(adjust=False) (seed='first')")  # fmt: skip
 class ema:
     """Exponential moving average: e += α(x − e), α = 2/(period + 1).
 

@@ -38,7 +38,7 @@ class bipower_var:
 
     def lift(log_return):
         size = abs(log_return)
-        return size, size, 0.0
+        return size, size, size - size  # 0, and NaN of a NaN wherever that stands in the window
 
     def join(a, b):
         first1, last1, s1 = a
@@ -60,7 +60,7 @@ class bipower_var:
       units="1",
       source="Andersen, Dobrev & Schaumburg 2012; highfrequency rMedRVar")  # fmt: skip
 class medrv:
-    """Realised variance by medians: π/(6 − 4√3 + π)·n/(n − 2)·Σ med(abs r_{j−1}, abs r_j, abs r_{j+1})².
+    """Realised variance by medians: π/(6 − 4√3 + π)·n/(n − 2)·Σ med(three neighbouring abs r)².
 
     The sum runs over the n − 2 triples inside the window. Robust to jumps and to zero returns.
     """
@@ -70,7 +70,7 @@ class medrv:
 
     def lift(log_return):
         size = abs(log_return)
-        return size, NONE, NONE, size, 0.0
+        return size, NONE, NONE, size, size - size  # 0, and NaN of a NaN
 
     def join(a, b):
         first1, second1, before1, last1, s1 = a

@@ -111,7 +111,7 @@ def test_the_example_of_the_documentation_is_valid() -> None:
         ("[[feature]]\nwindow = 5", r'feature 1: needs kernel = "NAME"'),
         (
             '[[feature]]\nkernel = "emwa"',
-            r"feature 1 \(emwa\): no kernel 'emwa'; did you mean 'ewma'",
+            r"feature 1 \(emwa\): no kernel 'emwa'; did you mean 'ema'",
         ),
         (
             '[[feature]]\nkernel = "ema"\ninputs = ["price"]\nalpha = 2.0',
