@@ -13,6 +13,7 @@ from gpukern import codegen, frame
 from gpukern.errors import PlanError, StateError, UnsortedError
 from gpukern.forms import rows as prim
 from gpukern.frame import Result
+from gpukern.memory import empty
 from gpukern.piece import NO_ARENA, NO_TIME, Piece
 from gpukern.state import StepState, Symbols, pack
 
@@ -201,8 +202,8 @@ class Job:
             Result(
                 o.name,
                 o.dtype,
-                np.empty(n, np.float64 if o.dtype == "f64" else np.int64),
-                np.empty((n + 7) // 8, np.uint8),
+                empty(n, np.float64 if o.dtype == "f64" else np.int64),
+                empty((n + 7) // 8, np.uint8),
                 0,
             )
             for o in self.plan.outputs

@@ -15,6 +15,7 @@ Scalar functions ask for what they need by argument name:
 ``prev_x``, ``prev2_x``   the previous valid row, the one before (``prev_t`` likewise); rows that
                           lack them do not exist for the kernel
 ``lag_x``                 map only: the row that the parameter ``k`` points back to
+``null``                  the null of float outputs, for warm-up (step, total and value only)
 ``dx``, ``cx``            fold only: the input minus the block's centre; the centre (a row in the
                           window, so differences of nearby prices are exact)
 ========================  ==========================================================================
@@ -31,7 +32,8 @@ and by form:
 * step: ``init(...) -> state``; ``step(<state fields>, ...) -> (state, outputs)``.
 * rank: ``value(s, n, ...) -> outputs`` where ``s[0:n]`` is the window in ascending order.
 
-Write ``float('nan')`` as ``NAN`` for null, ``NULL`` for a null flag, category or count.
+Write ``NAN`` for a result that does not exist (null under nan_policy='skip', NaN under
+'propagate'), ``null`` for warm-up (null under both), ``NULL`` for a null flag, category or count.
 """
 
 from __future__ import annotations

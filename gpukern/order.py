@@ -5,8 +5,9 @@ All work on ``s[0:n]``, a float64 array in ascending order without NaN.
 
 from numba.extending import register_jitable
 
-# Windows up to this length are searched by counting: every 16th element, then single ones.
-# Comparisons that do not wait for each other beat a binary search, whose branches mispredict.
+# Windows up to this length are searched by counting: every 16th element, then single ones (short
+# windows: all). Comparisons that do not wait for each other beat a binary search, whose branches
+# mispredict.
 COUNTED = 4096
 GROUP = 16
 
@@ -24,6 +25,12 @@ def positions(s, n, x, y):
         return _bisect(s, n, x), _bisect(s, n, y)
     a = 0
     b = 0
+    if n <= 2 * GROUP:
+        near = s[0:n]
+        for j in range(len(near)):
+            a += 1 if near[j] < x else 0
+            b += 1 if near[j] < y else 0
+        return a, b
     for j in range(n // GROUP):
         mark = s[GROUP * j + (GROUP - 1)]
         a += GROUP if mark < x else 0

@@ -11,6 +11,7 @@ import numpy as np
 
 from gpukern import split
 from gpukern.forms import rows as prim
+from gpukern.memory import empty
 
 if TYPE_CHECKING:
     from gpukern.job import Job
@@ -60,7 +61,7 @@ class Piece:
         if isinstance(slots, int):
             self.touched = np.array([slots], np.int64)
         else:
-            self.local = np.empty(n, np.int32)
+            self.local = empty(n, np.int32)
             touched = np.empty(min(n, len(job.symbols)), np.int64)
             found = prim.number_symbols(slots, job.seen, self.local, touched)
             self.touched = touched[:found]
@@ -100,7 +101,7 @@ class Piece:
         masks: dict[Any, tuple[np.ndarray, list[int]]] = {}
         for need in level.present:
             if need not in self.missing:
-                masks[need] = (np.empty(self.n, np.bool_), [])
+                masks[need] = (empty(self.n, np.bool_), [])
         self._over_rows([(*need, *room) for need, room in masks.items()], self._mark)
         for need, (mask, dropped) in masks.items():
             self.missing[need] = mask if sum(dropped) else None
@@ -113,7 +114,7 @@ class Piece:
             if rows.pos is None and (self.skip or column.dtype == np.int64):
                 rows.dense[need] = column
                 continue
-            rows.dense[need] = np.empty(rows.count, column.dtype)
+            rows.dense[need] = empty(rows.count, column.dtype.type)
             tasks.append((rows, column, need[1], rows.dense[need]))
         self._over_rows(tasks, self._to_dense)
 
@@ -149,7 +150,7 @@ class Piece:
         if keep is None and len(self.touched) == 1:
             runs[0] = (self.touched[0], 0, self.n, 0)
             return RowClass(None, runs, self.n)
-        pos = np.empty(self.n, np.int32)
+        pos = empty(self.n, np.int32)
         if self.local is None:
             self.local = np.zeros(self.n, np.int32)
         mask = np.empty(0, np.bool_) if keep is None else keep
@@ -228,7 +229,7 @@ class Piece:
         for m, kind in enumerate(step.kinds):
             at = self.job.wanted.get((n, m)) if rows.pos is None else None
             # Where dense order is row order, the kernel writes straight into the output column.
-            outs.append(np.empty(rows.count, kind) if at is None else self.targets[at[0]][0])
+            outs.append(empty(rows.count, kind) if at is None else self.targets[at[0]][0])
         return (rows.dense[TIME] if step.clock else NO_TIME), inputs, outs
 
     # -- results --------------------------------------------------------------------------
@@ -240,7 +241,7 @@ class Piece:
         at = self.job.wanted.get(ref)
         if at is not None:
             return (*self.targets[at[0]], [])
-        return np.empty(self.n, dense.dtype), np.empty((self.n + 7) // 8, np.uint8), []
+        return empty(self.n, dense.dtype.type), empty((self.n + 7) // 8, np.uint8), []
 
     def _back(
         self,

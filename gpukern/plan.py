@@ -16,7 +16,7 @@ from gpukern.expr import Column, Expr
 from gpukern.forms import cpu, rows
 from gpukern.job import Job
 from gpukern.kernel import Kernel
-from gpukern.state import parameter_words, unpack
+from gpukern.state import check_periods, parameter_words, unpack
 
 POLICIES = ("skip", "propagate")
 DOMAINS = {"": rows.ANY, ">0": rows.POSITIVE, ">=0": rows.NON_NEGATIVE}
@@ -126,6 +126,7 @@ class Plan:
 
     def _compose(self, expr: Expr) -> list[Ref]:
         build = expr.kernel.functions["build"]
+        check_periods(expr.kernel, dict(expr.params))  # errors name it rather than its parts
         given = {**dict(expr.inputs), **dict(expr.params)}
         built = build(**{n: given.get(n) for n in codegen.arguments(build)})
         parts = built if isinstance(built, tuple) else (built,)

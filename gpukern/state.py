@@ -70,6 +70,14 @@ def resolve(kernel: Kernel, param: Param, values: Mapping[str, Any]) -> Any:
     return value
 
 
+def check_periods(kernel: Kernel, params: Mapping[str, Any]) -> None:
+    """Raise PlanError if the window is too short for the kernel (mappings: when symbols come)."""
+    if not any(isinstance(v, dict) for v in params.values()):
+        for param in kernel.params:
+            if param.kind == "periods":
+                _min_periods(kernel, param, params)
+
+
 def _min_periods(kernel: Kernel, param: Param, values: Mapping[str, Any]) -> int:
     window, given = values.get("window"), values[param.name]
     scope = {k: v for k, v in values.items() if isinstance(v, (int, float))}

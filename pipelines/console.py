@@ -98,11 +98,10 @@ def print_research(console: Console, research: Research) -> None:
         _print_correlation(console, summary.correlation)
     for note in research.notes:
         _say(console, f"note: {note}")
-    rate = summary.rows / max(research.seconds, 1e-9)
     _say(
         console,
         f"{summary.rows:,} rows, {len(research.features)} features in {research.seconds:.1f} s "
-        f"({rate:,.0f} rows/s, {research.device})",
+        f"on {research.device}",
     )
     _say(console, f"features  {research.output}")
     if research.report is not None:

@@ -13,7 +13,8 @@ from pipelines.statistics import Histogram
 
 Figure = dict[str, Any]
 SHARED = "shared"
-"""As the `x` of a trace: the figure's own `x`, written once for all its traces."""
+"""As the `x` of a trace: the figure's `x`, written once for all its traces. A figure's `x` that is
+text names the figure whose `x` it takes."""
 
 
 def typed(values: Any, kind: str = "f8") -> dict[str, str]:
@@ -39,18 +40,18 @@ def price_figure(buckets: pl.DataFrame, gap_s: float) -> Figure:
     ):
         if f"{name}s" in rows.columns:
             traces.append(_markers(rows.filter(pl.col(f"{name}s") > 0), name, symbol, label))
-    return {"data": traces, "layout": _time_layout("price"), "x": _milliseconds(rows)}
+    return {"data": traces, "layout": _time_layout("price", rows), "x": _milliseconds(rows)}
 
 
-def volatility_figure(buckets: pl.DataFrame, gap_s: float) -> Figure:
-    """Realised volatility of one series, in basis points."""
+def volatility_figure(buckets: pl.DataFrame, gap_s: float, beside: str) -> Figure:
+    """Realised volatility of one series, in basis points; `beside` names its price figure."""
     rows = _broken(buckets, gap_s)
     scale = pl.col("vol_low", "vol_high", "vol_close") * 1e4
     rows = rows.with_columns(scale)
-    traces = _envelope(rows, "vol_low", "vol_high", "volatility", "lowest to highest")
-    traces.append(_line(rows["vol_close"], "volatility", "realised volatility"))
-    layout = _time_layout("bps per 20 returns")
-    return {"data": traces, "layout": layout, "x": _milliseconds(rows)}
+    traces = _envelope(rows, "vol_low", "vol_high", "volatility", "lowest to highest", "f4")
+    traces.append(_line(rows["vol_close"], "volatility", "realised volatility", "f4"))
+    layout = _time_layout("bps per 20 returns", rows)
+    return {"data": traces, "layout": layout, "x": beside}
 
 
 def distribution_figure(
@@ -124,20 +125,22 @@ def _broken(buckets: pl.DataFrame, gap_s: float) -> pl.DataFrame:
     return pl.concat([buckets, empty], how="diagonal").sort("time")
 
 
-def _line(values: pl.Series, role: str, name: str) -> Figure:
+def _line(values: pl.Series, role: str, name: str, kind: str = "f8") -> Figure:
     return {
         "type": "scatter",
         "mode": "lines",
         "name": name,
         "x": SHARED,
-        "y": _values(values),
+        "y": _values(values, kind),
         "line": {"width": 1.3},
         "connectgaps": False,
         "meta": {"role": role},
     }
 
 
-def _envelope(rows: pl.DataFrame, low: str, high: str, role: str, name: str) -> list[Figure]:
+def _envelope(
+    rows: pl.DataFrame, low: str, high: str, role: str, name: str, kind: str = "f8"
+) -> list[Figure]:
     edge = {
         "type": "scatter",
         "mode": "lines",
@@ -149,8 +152,8 @@ def _envelope(rows: pl.DataFrame, low: str, high: str, role: str, name: str) -> 
     }
     meta = {"role": role, "fill": True}
     return [
-        {**edge, "y": _values(rows[low]), "showlegend": False, "meta": meta},
-        {**edge, "y": _values(rows[high]), "name": name, "fill": "tonexty", "meta": meta},
+        {**edge, "y": _values(rows[low], kind), "showlegend": False, "meta": meta},
+        {**edge, "y": _values(rows[high], kind), "name": name, "fill": "tonexty", "meta": meta},
     ]
 
 
@@ -174,14 +177,20 @@ def _milliseconds(rows: pl.DataFrame) -> dict[str, str]:
     return typed(rows["time"].to_numpy() / 1e6)
 
 
-def _values(series: pl.Series) -> dict[str, str]:
-    return typed(series.cast(pl.Float64).fill_null(np.nan).to_numpy())
+def _values(series: pl.Series, kind: str = "f8") -> dict[str, str]:
+    return typed(series.cast(pl.Float64).fill_null(np.nan).to_numpy(), kind)
 
 
-def _time_layout(title: str) -> Figure:
+def _time_layout(title: str, rows: pl.DataFrame) -> Figure:
+    # The data's own span: markers at the edge would widen one figure and not its neighbour.
+    span = [float(rows["time"][0]) / 1e6, float(rows["time"][-1]) / 1e6] if len(rows) else None
     return {
-        "xaxis": {"type": "date"},
-        "yaxis": {"title": {"text": title}, "fixedrange": False},
+        "xaxis": {"type": "date", "range": span},
+        "yaxis": {
+            "title": {"text": title, "standoff": 12},
+            "exponentformat": "none",
+            "separatethousands": True,
+        },
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         "hovermode": "x",
     }

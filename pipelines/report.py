@@ -71,7 +71,9 @@ def _figures(research: Research) -> dict[str, Figure]:
             buckets = summary.plots.filter(pl.col("code") == code)
             figures[f"price-{number}"] = price_figure(buckets, summary.gap_s)
             if "vol_close" in buckets.columns:
-                figures[f"volatility-{number}"] = volatility_figure(buckets, summary.gap_s)
+                figures[f"volatility-{number}"] = volatility_figure(
+                    buckets, summary.gap_s, beside=f"price-{number}"
+                )
     series = [(code, summary.labels[code]) for code in _plotted(research)]
     for name, histogram, axis in (
         ("spread", summary.spread, "quoted spread, bps of the mid price"),

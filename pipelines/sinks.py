@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -54,25 +55,28 @@ class StagedFile:
 
 
 class ParquetSink(StagedFile):
-    """Arrow batches into a staged Parquet file; one row group per batch."""
+    """Arrow batches into a staged Parquet file; one row group per batch.
+
+    A batch is encoded while the next one is computed: encoding takes about as long as computing,
+    and holding one batch is all it costs. An error of writing is raised by the next call.
+    """
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path)
         self.rows = 0
         self._writer: pq.ParquetWriter | None = None
+        self._thread = ThreadPoolExecutor(1)
+        self._pending: Future[None] | None = None
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append the rows of `batch`; the first one gives the schema."""
-        try:
-            if self._writer is None:
-                self._writer = self._open(batch.schema)
-            self._writer.write_batch(batch, row_group_size=max(1, batch.num_rows))
-        except OSError as error:
-            raise PipelineError(f"{self.path}: cannot be written: {first_line(error)}") from error
+        self._wait()
+        self._pending = self._thread.submit(self._encode, batch)
         self.rows += batch.num_rows
 
     def publish(self) -> None:
         """Finish the file, make it durable and give it its name."""
+        self._wait()
         self._close()
         super().publish()
 
@@ -82,8 +86,22 @@ class ParquetSink(StagedFile):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._thread.shutdown()
         self._close()
         super().__exit__(kind, error, trace)
+
+    def _wait(self) -> None:
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()
+
+    def _encode(self, batch: pa.RecordBatch) -> None:
+        try:
+            if self._writer is None:
+                self._writer = self._open(batch.schema)
+            self._writer.write_batch(batch, row_group_size=max(1, batch.num_rows))
+        except OSError as error:
+            raise PipelineError(f"{self.path}: cannot be written: {first_line(error)}") from error
 
     def _open(self, schema: pa.Schema) -> pq.ParquetWriter:
         # Dictionaries pay for text; on float64 features they cost time and save nothing.
@@ -97,6 +115,10 @@ class ParquetSink(StagedFile):
         )
 
     def _close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        if self._writer is None:
+            return
+        writer, self._writer = self._writer, None
+        try:
+            writer.close()
+        except OSError as error:
+            raise PipelineError(f"{self.path}: cannot be written: {first_line(error)}") from error

@@ -112,6 +112,7 @@ def _scope(kernel: Kernel, row: str) -> dict[str, str]:
     scope = parameters(kernel)
     scope.update({i.name: f"in_{i.name}[{row}]" for i in kernel.inputs})
     scope["t"] = f"t[{row}]"
+    scope["null"] = "null"
     return scope
 
 
@@ -299,7 +300,7 @@ def _step(kernel: Kernel, params: dict[str, Any]) -> Template:
     s(f"{states} = {invoke(kernel.functions['init'], 'init', scope)}").end()
     scope.update({f: f"s_{f}" for f in fields})
     scope.update({f"{prefix}{c}": f"{prefix}{c}" for prefix, columns in lags for c in columns})
-    scope["k"] = f"rows - {len(lags)}"
+    scope.setdefault("k", f"rows - {len(lags)}")  # a parameter k goes before the row number
     scope["ring"] = "ring"
     s.block("for i in range(lo, hi):")
     if lags:

@@ -50,7 +50,7 @@ class bollinger_bands:
 
 @fold("high, low", out="donchian_high, donchian_low, donchian_mid",
       params=[window(20), min_periods(), boolean("include_current", True)],
-      first="window if include_current else window + 1", units="high", scale=1,
+      first="window if include_current else window + 1", units="price", scale=1,
       exclude_current="include_current", source="TA-Lib MAX, MIN")  # fmt: skip
 class donchian_channel:
     """Donchian channel: the highest high, the lowest low and their middle.

@@ -29,7 +29,7 @@ def lost(a, b, total):
 
 @fold("x", out="mean, variance, stddev",
       params=[integer("ddof", 1, low=0), min_periods("1", default=1)],
-      first="max(1, min_periods), max(ddof + 1, min_periods), max(ddof + 1, min_periods)",
+      first=("min_periods or 1", *2 * ("max(ddof + 1, min_periods or 1)",)),
       units="x, x^2, x", scale=(1, 2, 1),
       source="Welford 1962; Chan, Golub, LeVeque 1979; pandas expanding()")  # fmt: skip
 class welford_mean_var:
@@ -181,7 +181,8 @@ class drawdown_equity:
 @fold("price>0, volume>=0", out="vwap",
       params=[duration("anchor", "1d", optional=True), duration("offset", "0s"),
               window(None, optional=True), min_periods("1", default=1)],
-      first="min_periods", units="price", scale=1, source="pandas groupby(day).cumsum")  # fmt: skip
+      first="min_periods or 1", units="price", scale=1,
+      source="pandas groupby(day).cumsum")  # fmt: skip
 class vwap:
     """Volume-weighted average price of the anchor period so far: Σ(price·volume) / Σvolume.
 

@@ -115,8 +115,8 @@ def _mean_absorb(weight, mean, d, w, x, s):
     return new, x + (old * (mean - x) + s) / new
 
 
-def _mean_total(mean, k, min_periods):
-    return mean if k + 1 >= min_periods else NAN
+def _mean_total(mean, k, min_periods, null):
+    return mean if k + 1 >= min_periods else null
 
 
 @fold("x", out="ewma", params=ROW_DECAY, units="x", scale=1, hidden=True)
@@ -188,26 +188,29 @@ def _var_join(a, b):
     )
 
 
-def _var_absorb(weight, mean, c, squares, d, w, x, s, ss, ww):
+def _var_absorb(weight, row, offset, c, squares, d, w, x, s, ss, ww):
+    # The mean before is row + offset, the block's is x + s/w: their distance loses no digits.
     old = weight * d
     new = old + w
-    offset = s / w if w > 0.0 else 0.0
-    inside = ss - s * offset
+    own = s / w if w > 0.0 else 0.0
+    inside = ss - s * own
     inside = 0.0 if inside < 0.0 else inside
-    gap = (x - mean) + offset
+    ahead = (x - row) - offset
+    gap = ahead + own
     return (
         new,
-        x + (old * (mean - x) + s) / new,
+        x,
+        (s - old * ahead) / new,
         c * d + inside + (old * w / new) * (gap * gap),
         squares * (d * d) + ww,
     )
 
 
-def _var_total(weight, c, squares, k, min_periods, bias, root):
+def _var_total(weight, c, squares, k, min_periods, bias, root, null):
     effective = weight if bias == 1 else weight - squares / weight
     var = c / effective if effective > 0.0 else NAN
     var = math.sqrt(var) if root == 1 else var
-    return var if k + 1 >= min_periods else NAN
+    return var if k + 1 >= min_periods else null
 
 
 @fold("x", out="ewvar", params=[*ROW_DECAY, *SPREAD, boolean("root", False)], hidden=True)
@@ -215,7 +218,7 @@ class ew_var_rows:
     """Weighted variance or (``root``) standard deviation, decay per row."""
 
     acc = "d w x s ss ww"
-    base = "weight mean c squares"
+    base = "weight row offset c squares"
     zero = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     join, absorb, total = _var_join, _var_absorb, _var_total
 
@@ -231,7 +234,7 @@ class ew_var_time:
     """Weighted variance or (``root``) standard deviation, decay 2^(−elapsed / half-life)."""
 
     acc = "d w x s ss ww"
-    base = "weight mean c squares"
+    base = "weight row offset c squares"
     zero = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     join, absorb, total = _var_join, _var_absorb, _var_total
 
@@ -294,27 +297,29 @@ def _cov_join(a, b):
     )
 
 
-def _cov_absorb(weight, mx, my, c, squares, d, w, x, y, sx, sy, sxy, ww):
+def _cov_absorb(weight, row_x, off_x, row_y, off_y, c, squares, d, w, x, y, sx, sy, sxy, ww):
     old = weight * d
     new = old + w
     inverse = 1.0 / w if w > 0.0 else 0.0
-    offset_x = sx * inverse
-    offset_y = sy * inverse
-    gap_x = (x - mx) + offset_x
-    gap_y = (y - my) + offset_y
+    own_x = sx * inverse
+    own_y = sy * inverse
+    ahead_x = (x - row_x) - off_x
+    ahead_y = (y - row_y) - off_y
     return (
         new,
-        x + (old * (mx - x) + sx) / new,
-        y + (old * (my - y) + sy) / new,
-        c * d + (sxy - sx * offset_y) + (old * w / new) * (gap_x * gap_y),
+        x,
+        (sx - old * ahead_x) / new,
+        y,
+        (sy - old * ahead_y) / new,
+        c * d + (sxy - sx * own_y) + (old * w / new) * ((ahead_x + own_x) * (ahead_y + own_y)),
         squares * (d * d) + ww,
     )
 
 
-def _cov_total(weight, c, squares, k, min_periods, bias):
+def _cov_total(weight, c, squares, k, min_periods, bias, null):
     effective = weight if bias == 1 else weight - squares / weight
     cov = c / effective if effective > 0.0 else NAN
-    return cov if k + 1 >= min_periods else NAN
+    return cov if k + 1 >= min_periods else null
 
 
 @fold("x, y", out="ewcov", params=[*ROW_DECAY, *SPREAD], hidden=True)
@@ -322,7 +327,7 @@ class ew_cov_rows:
     """Weighted covariance, decay per row."""
 
     acc = "d w x y sx sy sxy ww"
-    base = "weight mx my c squares"
+    base = "weight row_x off_x row_y off_y c squares"
     zero = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     join, absorb, total = _cov_join, _cov_absorb, _cov_total
 
@@ -337,7 +342,7 @@ class ew_cov_time:
     """Weighted covariance, decay 2^(−elapsed / half-life)."""
 
     acc = "d w x y sx sy sxy ww"
-    base = "weight mx my c squares"
+    base = "weight row_x off_x row_y off_y c squares"
     zero = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     join, absorb, total = _cov_join, _cov_absorb, _cov_total
 
@@ -387,35 +392,41 @@ def _corr_join(a, b):
     )
 
 
-def _corr_absorb(weight, mx, my, cxx, cxy, cyy, d, w, x, y, sx, sy, sxx, sxy, syy):
+def _corr_absorb(
+    weight, row_x, off_x, row_y, off_y, cxx, cxy, cyy, d, w, x, y, sx, sy, sxx, sxy, syy
+):
     old = weight * d
     new = old + w
     inverse = 1.0 / w if w > 0.0 else 0.0
-    offset_x = sx * inverse
-    offset_y = sy * inverse
-    gap_x = (x - mx) + offset_x
-    gap_y = (y - my) + offset_y
+    own_x = sx * inverse
+    own_y = sy * inverse
+    ahead_x = (x - row_x) - off_x
+    ahead_y = (y - row_y) - off_y
+    gap_x = ahead_x + own_x
+    gap_y = ahead_y + own_y
     share = old * w / new
     return (
         new,
-        x + (old * (mx - x) + sx) / new,
-        y + (old * (my - y) + sy) / new,
-        cxx * d + (sxx - sx * offset_x) + share * (gap_x * gap_x),
-        cxy * d + (sxy - sx * offset_y) + share * (gap_x * gap_y),
-        cyy * d + (syy - sy * offset_y) + share * (gap_y * gap_y),
+        x,
+        (sx - old * ahead_x) / new,
+        y,
+        (sy - old * ahead_y) / new,
+        cxx * d + (sxx - sx * own_x) + share * (gap_x * gap_x),
+        cxy * d + (sxy - sx * own_y) + share * (gap_x * gap_y),
+        cyy * d + (syy - sy * own_y) + share * (gap_y * gap_y),
     )
 
 
-def _corr_total(weight, mx, my, cxx, cxy, cyy, k, min_periods):
+def _corr_total(weight, row_x, off_x, row_y, off_y, cxx, cxy, cyy, k, min_periods, null):
     # A deviation below 2**-50 of the mean is what rounding leaves of none at all.
-    least_x = 8.881784197001252e-16 * mx
-    least_y = 8.881784197001252e-16 * my
+    least_x = 8.881784197001252e-16 * (row_x + off_x)
+    least_y = 8.881784197001252e-16 * (row_y + off_y)
     spread = cxx > least_x * least_x * weight and cyy > least_y * least_y * weight
     scale = math.sqrt(cxx) * math.sqrt(cyy) if spread else 0.0
     corr = cxy / scale if scale > 0.0 else NAN
     corr = 1.0 if corr > 1.0 else corr
     corr = -1.0 if corr < -1.0 else corr
-    return corr if k + 1 >= min_periods else NAN
+    return corr if k + 1 >= min_periods else null
 
 
 @fold("x, y", out="ewcorr", params=ROW_DECAY, hidden=True)
@@ -423,7 +434,7 @@ class ew_corr_rows:
     """Weighted correlation, decay per row."""
 
     acc = "d w x y sx sy sxx sxy syy"
-    base = "weight mx my cxx cxy cyy"
+    base = "weight row_x off_x row_y off_y cxx cxy cyy"
     zero = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     join, absorb, total = _corr_join, _corr_absorb, _corr_total
 
@@ -438,7 +449,7 @@ class ew_corr_time:
     """Weighted correlation, decay 2^(−elapsed / half-life)."""
 
     acc = "d w x y sx sy sxx sxy syy"
-    base = "weight mx my cxx cxy cyy"
+    base = "weight row_x off_x row_y off_y cxx cxy cyy"
     zero = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     join, absorb, total = _corr_join, _corr_absorb, _corr_total
 

@@ -135,16 +135,16 @@ class bucketed_imbalance:
     state = "bucket fill buy closed level seen"
 
     def init():
-        return 0.0, 0.0, 0.0, 0.0, NAN, 0.0
+        return 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
 
     def step(bucket, fill, buy, closed, level, seen, volume, share, ring, k, bucket_volume,
-             n_buckets, signs, calibration):  # fmt: skip
+             n_buckets, signs, calibration, null):  # fmt: skip
         if bucket_volume > 0.0:
             bucket = bucket_volume
         elif k < calibration:
             seen += volume
             bucket = 50.0 * (seen / calibration)
-            return (bucket, fill, buy, closed, level, seen), (NAN, NULL)
+            return (bucket, fill, buy, closed, level, seen), (null, NULL)
         part = 0.5 + 0.5 * scalar.sign(share) if signs == 1 else share
         left = volume
         first = closed
@@ -156,7 +156,7 @@ class bucketed_imbalance:
             fill = 0.0
             buy = 0.0
             if left > 4096.0 * n_buckets * bucket:  # a bad print; the buckets it fills are alike
-                rest = math.fmod(left, bucket)
+                rest = left % bucket
                 for i in range(n_buckets):
                     ring[i] = abs(2.0 * (bucket * part) - bucket)
                 closed = min(closed + (left - rest) / bucket, MOST_BUCKETS)
@@ -170,7 +170,7 @@ class bucketed_imbalance:
             level = imbalance / (n_buckets * bucket)
         known = buy == buy and fill == fill
         return (bucket, fill, buy, closed, level, seen), (
-            level if known else NAN,
+            (level if closed >= n_buckets else null) if known else NAN,
             int(closed) if known else NULL,
         )
 

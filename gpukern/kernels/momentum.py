@@ -32,8 +32,8 @@ class seeded_ema:
     def absorb(e, a, x, b):
         return x + (b + a * (e - x))
 
-    def total(e, k, min_periods):
-        return e if k + 1 >= min_periods else NAN
+    def total(e, k, min_periods, null):
+        return e if k + 1 >= min_periods else null
 
 
 def _alpha_of_period(period):
@@ -113,7 +113,7 @@ class macd:
     def init():
         return 0.0, 0.0, 0.0
 
-    def step(f, s, g, price, k, fast, slow, signal, seed):
+    def step(f, s, g, price, k, fast, slow, signal, seed, null):
         if k >= slow + signal or (seed == 2 and k > 0):
             f += 2.0 / (fast + 1.0) * (price - f)
             s += 2.0 / (slow + 1.0) * (price - s)
@@ -130,9 +130,9 @@ class macd:
         line = f - s
         late = k >= slow + signal - 2
         return (f, s, g), (
-            line if k >= slow - 1 else NAN,
-            g if late else NAN,
-            line - g if late else NAN,
+            line if k >= slow - 1 else null,
+            g if late else null,
+            line - g if late else null,
         )
 
 
@@ -164,8 +164,9 @@ class rsi:
     def absorb(g, l, a, gain, loss):  # noqa: E741
         return g * a + gain, l * a + loss
 
-    def total(g, l, k, period):  # noqa: E741
-        return 100.0 * g / (g + l) if g + l > 0.0 and k + 1 >= period else NAN
+    def total(g, l, k, period, null):  # noqa: E741
+        index = 100.0 * g / (g + l) if g + l > 0.0 else NAN
+        return index if k + 1 >= period else null
 
 
 @fold("high, low, close", out="atr, natr", params=[integer("period", 14, low=1)],
@@ -197,6 +198,7 @@ class atr:
     def absorb(e, a, range):
         return e * a + range
 
-    def total(e, close, k, period):
-        value = e if k + 1 >= period else NAN
-        return value, 100.0 * value / close if close != 0.0 else NAN
+    def total(e, close, k, period, null):
+        percent = 100.0 * e / close if close != 0.0 else NAN
+        late = k + 1 >= period
+        return e if late else null, percent if late else null

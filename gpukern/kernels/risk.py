@@ -25,14 +25,14 @@ class cusum:
     def init():
         return 0.0, 0.0, 0.0, 0.0, 0.0
 
-    def step(pos, neg, n, mean, spread, x, k, h, mu, sigma, calib, reset, recalibrate):
+    def step(pos, neg, n, mean, spread, x, k, h, mu, sigma, calib, reset, recalibrate, null):
         estimates = mu != mu or sigma != sigma
         if estimates and n < calib:
             n += 1.0
             gap = x - mean if n > 1.0 else 0.0
             mean = mean + gap / n if n > 1.0 else x
             spread = spread + gap * (x - mean) if n > 1.0 else 0.0
-            return (pos, neg, n, mean, spread), (NAN, NAN, NAN, NULL, NULL)
+            return (pos, neg, n, mean, spread), (null, null, null, NULL, NULL)
         centre = mean if mu != mu else mu
         scale = math.sqrt(spread / (calib - 1.0)) if sigma != sigma else sigma
         if scale == 0.0:

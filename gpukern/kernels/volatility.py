@@ -2,7 +2,7 @@
 
 import math
 
-from gpukern.kernel import NAN, boolean, fold, integer, min_periods, number, window
+from gpukern.kernel import boolean, fold, integer, min_periods, number, window
 
 HALF_PI = 1.5707963267948966
 MEDIAN_SCALE = 1.4193583020224414  # π / (6 − 4√3 + π)
@@ -122,5 +122,5 @@ class riskmetrics_vol:
     def absorb(variance, a, s):
         return variance * a + s
 
-    def total(variance, k, min_periods):
-        return math.sqrt(variance) if k + 1 >= min_periods else NAN
+    def total(variance, k, min_periods, null):
+        return math.sqrt(variance) if k + 1 >= min_periods else null

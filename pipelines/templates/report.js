@@ -54,7 +54,8 @@ function themedLayout(layout) {
 function draw(place) {
   const name = "bySeries" in place.dataset ? `${place.id}-${chooser.value}` : place.id;
   const figure = figures[name];
-  const traces = figure.data.map((trace) => themedTrace(trace.x === "shared" ? { ...trace, x: figure.x } : trace));
+  const x = typeof figure.x === "string" ? figures[figure.x].x : figure.x;
+  const traces = figure.data.map((trace) => themedTrace(trace.x === "shared" ? { ...trace, x } : trace));
   const options = {
     responsive: true,
     displaylogo: false,

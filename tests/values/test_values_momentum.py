@@ -81,8 +81,8 @@ def test_macd_seeds(bars: dict[str, np.ndarray], seed: str) -> None:
         frame = pd.Series(x)
         line = (
             frame.ewm(span=fast, adjust=False).mean() - frame.ewm(span=slow, adjust=False).mean()
-        ).to_numpy()
-        signal = pd.Series(line).ewm(span=span, adjust=False).mean().to_numpy()
+        ).to_numpy(copy=True)
+        signal = pd.Series(line).ewm(span=span, adjust=False).mean().to_numpy(copy=True)
         line[: slow - 1] = NAN
         signal[: slow + span - 2] = NAN
     else:
