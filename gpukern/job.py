@@ -130,17 +130,24 @@ class Job:
         return columns, None if time is None else frame.times(table.column(time), time)
 
     def _grow(self) -> None:
-        count = len(self.symbols)
-        old_symbols = list(self.symbols.slots)
-        if count > self.capacity:
-            self.capacity = max(count, 2 * self.capacity, 1)
-            new = np.full(self.capacity, prim.NULL_INT, np.int64)
-            new[: len(self.last)] = self.last
-            self.last = new
+        """Make room for new symbols."""
+        symbols = list(self.symbols.slots)
+        if len(symbols) > self.capacity:
+            self.capacity = max(len(symbols), 2 * self.capacity)
+            last = np.full(self.capacity, prim.NULL_INT, np.int64)
+            last[: len(self.last)] = self.last
+            self.last = last
             self.seen = np.full(self.capacity, -1, np.int32)
+            # One block for all kernels: large blocks get large pages, and with thousands of
+            # symbols most of the time for a row would go into finding small ones.
+            ends = np.cumsum([self.capacity * state.words for state in self.states])
+            block = np.empty(ends[-1])
+            block.fill(0.0)
+            for state, room in zip(self.states, np.split(block, ends[:-1]), strict=True):
+                state.move(room)
         for state in self.states:
-            missing = old_symbols[len(state.parameters) :] if state.mapped else []
-            state.add_symbols(missing, self.capacity)
+            if state.mapped:
+                state.add_symbols(symbols[len(state.parameters) :])
 
     def _forget_symbols(self, known: int) -> None:
         for symbol in list(self.symbols.slots)[known:]:

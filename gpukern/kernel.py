@@ -38,6 +38,7 @@ Write ``NAN`` for a result that does not exist (null under nan_policy='skip', Na
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -355,6 +356,13 @@ FUNCTIONS = {
 }
 
 
+def _expressions(text: str) -> tuple[str, ...]:
+    """``'slow, max(slow, signal)'`` → its expressions; commas inside calls do not divide."""
+    parsed = ast.parse(f"[{text}]", mode="eval").body
+    assert isinstance(parsed, ast.List)
+    return tuple(ast.unparse(e) for e in parsed.elts)
+
+
 def _register(form: str, cls: type, spec: dict[str, Any]) -> Kernel:
     body = vars(cls)
     functions = {n: f for n, f in body.items() if inspect.isfunction(f)}
@@ -371,7 +379,7 @@ def _register(form: str, cls: type, spec: dict[str, Any]) -> Kernel:
     constants = {key: body[key] for key in ("zero", "empty") if key in body}
     outputs = parse_outputs(spec["out"], spec.get("units", ""))
     first = spec.get("first", "1")
-    firsts = tuple(first.split(",")) if isinstance(first, str) else tuple(first)
+    firsts = _expressions(first) if isinstance(first, str) else tuple(first)
     scale = spec.get("scale")
     scales = tuple(scale) if isinstance(scale, Sequence) else (scale,)
     arity = len(outputs)

@@ -3,12 +3,15 @@
 All work on ``s[0:n]``, a float64 array in ascending order without NaN.
 """
 
+import numpy as np
 from numba.extending import register_jitable
 
 # Windows up to this length are searched by counting: every 16th element, then single ones (short
 # windows: all). Comparisons that do not wait for each other beat a binary search, whose branches
 # mispredict.
 COUNTED = 4096
+# Up to this length one pass over the whole window beats finding the places first (``replace``).
+SCAN = 256
 GROUP = 16
 
 
@@ -96,6 +99,24 @@ def exchange(s, n, old, x):
         s[b - 1] = x
     else:
         _put_first(s[b : a + 1], x)
+
+
+@register_jitable
+def replace(s, to, n, old, x):
+    """Write the window of ``s`` without one ``old`` and with x to ``to``.
+
+    Both hold n values from index 1 between sentinels −inf and +inf. Every element is a selection
+    among itself, its neighbour and x, so the pass compiles to vector code.
+    """
+    if x > old:
+        for j in range(1, n + 1):
+            shifted = min(s[j + 1], max(x, s[j]))
+            to[j] = s[j] if s[j] < old else shifted
+    else:
+        for j in range(1, n + 1):
+            shifted = max(s[j - 1], min(x, s[j]))
+            to[j] = s[j] if s[j] > old else shifted
+    to[n + 1] = np.inf
 
 
 @register_jitable

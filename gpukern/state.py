@@ -141,16 +141,17 @@ class StepState:
                 continue  # a symbol that another mapping lacks; an error when it appears
         return max(sizes, default=0)
 
-    def add_symbols(self, symbols: list[Hashable], capacity: int) -> None:
-        """Make slots up to ``capacity`` and fill in the parameters of the new ``symbols``."""
-        old = len(self.rows)
+    def add_symbols(self, symbols: list[Hashable]) -> None:
+        """Fill in the parameters of new symbols."""
         if self.mapped:
             new = [parameter_words(self.kernel, self.params, s, self.policy) for s in symbols]
             self.parameters = np.concatenate([self.parameters, *(w[None, :] for w in new)])
-        if capacity > old:
-            grown = np.zeros((capacity, self.words))
-            grown.view(np.int64)[:old] = self.rows.view(np.int64)
-            self.rows = grown
+
+    def move(self, room: np.ndarray) -> None:
+        """Move the state rows to the (larger, zeroed) room for them."""
+        room = room.reshape(-1, self.words)
+        room.view(np.int64)[: len(self.rows)] = self.rows.view(np.int64)
+        self.rows = room
 
     def reserve(self, runs: np.ndarray) -> None:
         """Make room in the arena for the rows of the runs."""
@@ -203,7 +204,7 @@ class StepState:
         if "older" in word:
             older, newer = int(row[word["older"]]), int(row[word["newer"]])
             sums = len(self.kernel.fields["acc"])
-            closed = older + 1 if cap else 0
+            closed = older + 1 if row[word["rows"]] else 0
             rows_of, sums_of = fields[:-sums], fields[-sums:]
             return [f[: older + newer] for f in rows_of] + [f[:closed] for f in sums_of]
         head, tail = int(row[word["head"]]), int(row[word["tail"]])

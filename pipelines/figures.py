@@ -12,6 +12,11 @@ from pipelines.correlation import Correlation
 from pipelines.statistics import Histogram
 
 Figure = dict[str, Any]
+MARKERS = 150
+EVENTS = (
+    ("alarm", "triangle-up-open", "change alarms (CUSUM)"),
+    ("outlier", "x-thin-open", "outliers (MAD)"),
+)
 SHARED = "shared"
 """As the `x` of a trace: the figure's `x`, written once for all its traces. A figure's `x` that is
 text names the figure whose `x` it takes."""
@@ -34,13 +39,20 @@ def price_figure(buckets: pl.DataFrame, gap_s: float) -> Figure:
         traces += _envelope(rows, "bb_lower", "bb_upper", "band", "Bollinger bands (20, 2)")
     traces += _envelope(rows, "low", "high", "price", "lowest to highest")
     traces.append(_line(rows["close"], "price", "price"))
-    for name, symbol, label in (
-        ("alarm", "triangle-up-open", "change alarms (CUSUM)"),
-        ("outlier", "x-thin-open", "outliers (MAD)"),
-    ):
-        if f"{name}s" in rows.columns:
-            traces.append(_markers(rows.filter(pl.col(f"{name}s") > 0), name, symbol, label))
-    return {"data": traces, "layout": _time_layout("price", rows), "x": _milliseconds(rows)}
+    layout = _time_layout("price", rows)
+    for name, symbol, label in EVENTS:
+        if f"{name}s" not in rows.columns:
+            continue
+        events = rows.filter(pl.col(f"{name}s") > 0)
+        if len(events) <= MARKERS:
+            traces.append(_markers(events, name, symbol, label))
+        else:
+            traces.append(_counts(events, name, label))
+            layout["yaxis"]["domain"] = [0.2, 1.0]
+            layout["yaxis2"] = {"title": {"text": "events"}, "domain": [0.0, 0.14], "nticks": 3}
+            layout["xaxis"]["anchor"] = "y2"
+            layout["barmode"] = "stack"
+    return {"data": traces, "layout": layout, "x": _milliseconds(rows)}
 
 
 def volatility_figure(buckets: pl.DataFrame, gap_s: float, beside: str) -> Figure:
@@ -157,17 +169,31 @@ def _envelope(
     ]
 
 
-def _markers(rows: pl.DataFrame, name: str, symbol: str, label: str) -> Figure:
-    total = int(rows[f"{name}s"].sum())
+def _markers(events: pl.DataFrame, name: str, symbol: str, label: str) -> Figure:
+    """Few events: a marker on the price."""
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": f"{label}: {total:,}",
-        "x": _milliseconds(rows),
-        "y": _values(rows[f"{name}_price"]),
-        "customdata": typed(rows[f"{name}s"].to_numpy(), "f8"),
+        "name": f"{label}: {int(events[f'{name}s'].sum()):,}",
+        "x": _milliseconds(events),
+        "y": _values(events[f"{name}_price"]),
+        "customdata": typed(events[f"{name}s"].to_numpy()),
         "hovertemplate": f"{label}: %{{customdata}}<extra></extra>",
         "marker": {"symbol": symbol, "size": 6, "opacity": 0.75, "line": {"width": 1}},
+        "meta": {"role": name},
+    }
+
+
+def _counts(events: pl.DataFrame, name: str, label: str) -> Figure:
+    """Many events would bury the price: their number per bucket, in a strip of its own."""
+    return {
+        "type": "bar",
+        "name": f"{label}: {int(events[f'{name}s'].sum()):,}",
+        "x": _milliseconds(events),
+        "y": _values(events[f"{name}s"], "f4"),
+        "yaxis": "y2",
+        "hovertemplate": f"{label}: %{{y}}<extra></extra>",
+        "marker": {"line": {"width": 1}},
         "meta": {"role": name},
     }
 

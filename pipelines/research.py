@@ -209,6 +209,8 @@ def _computed(
             raise PipelineError(
                 f"{view.label}: {what}{counted}; --sort sorts the input by time first, in memory"
             ) from error
+        except gk.PlanError as error:
+            raise PipelineError(f"{view.label}: {first_line(error)}") from error
         yield batch, seen, computed
         done += batch.num_rows
 

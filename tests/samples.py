@@ -19,7 +19,6 @@ SECOND = 1_000_000_000
 START_NS = 1_723_161_300 * SECOND
 BAD_PRINT = 1e9
 BAD_ROW = 61
-FLAT_ROWS = range(60, 110)
 
 SYMBOLS = ("BTC/USD", "TINY/USD", "FLAT/USD", "BAD/USD", "GAPS/USD", "OLD/USD", "ONE/USD")
 
@@ -177,8 +176,8 @@ def symbol_parts(
     parts = {
         "BTC/USD": columns(long_rows, seed=1),
         "TINY/USD": columns(rows, level=1e-8, tick=1e-10, seed=2),
-        "FLAT/USD": flatten(columns(rows, seed=3), FLAT_ROWS),
-        "BAD/USD": with_print(columns(rows, seed=4)),
+        "FLAT/USD": flatten(columns(rows, seed=3), range(rows // 3, 2 * rows // 3)),
+        "BAD/USD": with_print(columns(rows, seed=4), rows // 3),
         "GAPS/USD": gaps,
         "OLD/USD": columns(rows, level=50.0, start_ns=-100 * SECOND, seed=7),
         "ONE/USD": columns(1, seed=8),

@@ -25,6 +25,7 @@ from gpukern.forms.layout import Layout, invoke, wanted
 from gpukern.kernel import Kernel
 
 BLOCK = 128  # rows of a block of a cumulative fold
+AHEAD = 8  # symbols whose state is asked for at once
 CHUNK = 256  # rows whose totals are held before they are turned into outputs
 MAX_LAGS = {"prev_": 1, "prev2_": 2}
 
@@ -85,7 +86,8 @@ def excludes_current(kernel: Kernel, params: dict[str, Any]) -> bool:
     return bool(kernel.exclude_current) and not params[kernel.exclude_current]
 
 
-def _begin(kernel: Kernel, title: str, scratch: list[str]) -> Source:
+def _begin(kernel: Kernel, title: str, scratch: list[str], ring: str = "") -> Source:
+    """The head of a loop. ``ring`` is where in a state row the next ring entry stands."""
     s = Source()
     ins = "".join(f", in_{i.name}" for i in kernel.inputs)
     outs = "".join(f", out_{n}" for n in range(len(kernel.outputs)))
@@ -94,7 +96,17 @@ def _begin(kernel: Kernel, title: str, scratch: list[str]) -> Source:
     s.block(f"def run(runs, par, stride, st, ar, t{ins}{outs}):")
     s("sti = st.view(np.int64)", "pari = par.view(np.int64)", "ari = ar.view(np.int64)")
     s(*scratch)
+    s("touched = 0.0")
     s.block("for r in range(runs.shape[0]):")
+    # With many symbols the state is in memory, not in a cache. Reading a word of the next few
+    # rows at once lets those reads overlap; one after the other they are most of the time.
+    s.block(f"if r % {AHEAD} == 0:")
+    s.block(f"for z in range(r, min(r + {AHEAD}, runs.shape[0])):")
+    s("slot = runs[z, 0]", "touched += st[slot, 0]")
+    if ring:
+        at = [p.name for p in kernel.params].index("window") + 1
+        s(f"span = pari[slot * stride, {at}]", f"touched += st[slot, {ring}]")
+    s.end(2)
     s("slot = runs[r, 0]", "lo = runs[r, 1]", "hi = runs[r, 2]", "emit = runs[r, 3]")
     s("p = slot * stride", "null = par[p, 0]")
     for n, param in enumerate(kernel.params, start=1):
@@ -328,7 +340,6 @@ def _step(kernel: Kernel, params: dict[str, Any]) -> Template:
 def _rank(kernel: Kernel, params: dict[str, Any]) -> Template:
     variant = variant_of(kernel, params, "window")
     excluded = excludes_current(kernel, params)
-    inner = kernel.inputs[0].name
     layout = Layout()
     if variant == "rows":
         layout.add(["rows", "n", "nans"], "i")
@@ -336,66 +347,71 @@ def _rank(kernel: Kernel, params: dict[str, Any]) -> Template:
     else:
         layout.add(["off", "cap", "head", "tail", "n", "nans"], "i")
         layout.arena_fields = 3
-    s = _begin(kernel, f"rank over a window in {variant}", [])
+    ring = f"{layout.size} + max(sti[slot, 0], 0) % span" if variant == "rows" else ""
+    s = _begin(kernel, f"rank over a window in {variant}", [], ring)
     s("window = p_window", *layout.load())
     if variant == "rows":
         base = layout.size
         s(f"ring = st[slot, {base} : {base} + window]")
-        s(f"order = st[slot, {base} + window : {base} + 2 * window]")
-        s("q = rows % window")
+        s(f"kept = st[slot, {base} + window : {base} + 2 * window]")
+        # The sorted window lives between two sentinels, in one of two buffers: replacing a value
+        # writes the other one, in one pass without a branch per element.
+        s("work = np.empty(window + 2)", "other = np.empty(window + 2)")
+        s("work[0] = other[0] = -np.inf", "work[n + 1] = other[n + 1] = np.inf")
+        s("for j in range(n):", "    work[j + 1] = kept[j]")
+        s("q = rows % window", "order = work[1:]")
     else:
         _compact(s, 2)
         s("ring = ar[off + cap : off + 2 * cap]", "order = ar[off + 2 * cap : off + 3 * cap]")
     s.block("for i in range(lo, hi):")
     s(f"x = in_{kernel.inputs[0].name}[i] + 0.0  # -0.0 and 0.0 are one value in an order")
-    scope = _scope(kernel, "i")
-    scope.update(s="order", n="n")
-    scope[inner] = "x"
-
-    def emit() -> None:
-        s.block("if i >= emit:")
-        s.block("if n + nans < p_min_periods:")
-        _emit_null(s, kernel, "i")
-        s.end()
-        s.block("elif nans > 0:")
-        for m, output in enumerate(kernel.outputs):
-            nan = "np.nan" if output.dtype == "f64" else "-9223372036854775808"
-            s(f"out_{m}[i] = {nan}")
-        s.end()
-        s.block("else:")
-        _emit(s, kernel, invoke(kernel.functions["value"], "value", scope), "i")
-        s.end(2)
-
-    if variant == "rows":
-        if excluded:
-            emit()
-        s.block("if rows < window:")
-        s("if x == x:", "    insert(order, n, x)", "    n += 1", "else:", "    nans += 1").end()
-        s.block("else:")
-        s("old = ring[q]")
-        s("if old == old and x == x:", "    exchange(order, n, old, x)")
-        s("elif old == old:", "    remove(order, n, old)", "    n -= 1", "    nans += 1")
-        s("elif x == x:", "    insert(order, n, x)", "    n += 1", "    nans -= 1")
-        s.end()
-        s("ring[q] = x", "rows += 1", "q += 1", "if q == window:", "    q = 0")
-        if not excluded:
-            emit()
-    else:
+    if variant == "time":
         s.block("while head < tail and ari[off + head] <= t[i] - window:")
         s("old = ring[head]", "if old == old:", "    remove(order, n, old)", "    n -= 1")
         s("else:", "    nans -= 1", "head += 1").end()
-        if excluded:
-            emit()
+    if excluded:
+        _emit_ranked(s, kernel)
+    if variant == "rows":
+        s.block("if rows >= window and nans == 0 and x == x and window <= SCAN:")
+        s("replace(work, other, n, ring[q], x)", "work, other = other, work", "order = work[1:]")
+        s.end()
+        s.block("else:")
+        s.block("if rows >= window:")
+        s("old = ring[q]", "if old == old:", "    remove(order, n, old)", "    n -= 1")
+        s("else:", "    nans -= 1").end()
+        s("if x == x:", "    insert(order, n, x)", "    n += 1", "else:", "    nans += 1")
+        s("order[n] = np.inf").end()
+        s("ring[q] = x", "rows += 1", "q += 1", "if q == window:", "    q = 0")
+    else:
         s("ari[off + tail] = t[i]", "ring[tail] = x", "tail += 1")
         s("if x == x:", "    insert(order, n, x)", "    n += 1", "else:", "    nans += 1")
-        if not excluded:
-            emit()
+    if not excluded:
+        _emit_ranked(s, kernel)
     s.end()
+    if variant == "rows":
+        s("for j in range(n):", "    kept[j] = work[j + 1]")
     s(*layout.store())
     name = f"rank_{variant}" + ("_before" if excluded else "")
-    text = "from gpukern.order import exchange, insert, remove\n\n" + _text(s)
+    text = "from gpukern.order import SCAN, insert, remove, replace\n\n" + _text(s)
     uses_time = variant == "time" or _uses_time(kernel, "value")
     return Template(kernel, name, text, layout, uses_time, "window")
+
+
+def _emit_ranked(s: Source, kernel: Kernel) -> None:
+    """Outputs from the sorted window: null before warm-up, NaN while it holds a NaN."""
+    scope = _scope(kernel, "i")
+    scope.update({"s": "order", "n": "n", kernel.inputs[0].name: "x"})
+    s.block("if i >= emit:")
+    s.block("if n + nans < p_min_periods:")
+    _emit_null(s, kernel, "i")
+    s.end()
+    s.block("elif nans > 0:")
+    for m, output in enumerate(kernel.outputs):
+        s(f"out_{m}[i] = {'np.nan' if output.dtype == 'f64' else '-9223372036854775808'}")
+    s.end()
+    s.block("else:")
+    _emit(s, kernel, invoke(kernel.functions["value"], "value", scope), "i")
+    s.end(2)
 
 
 # --------------------------------------------------------------------------------------- fold
@@ -413,4 +429,5 @@ def _fold(kernel: Kernel, params: dict[str, Any]) -> Template:
 
 
 def _text(s: Source) -> str:
-    return "\n".join(s.lines) + "\n"
+    """The text of a loop; its result only keeps the compiler from dropping the early reads."""
+    return "\n".join([*s.lines, "    return touched"]) + "\n"

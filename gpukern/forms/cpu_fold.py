@@ -208,21 +208,19 @@ def rows(kernel: Kernel, before: bool) -> Template:
     layout.add(f"c{x}" for x in fold.centred)
     cpu._add_lags(layout, fold.lags)
     raw, parts = len(fold.kept), len(fold.acc)
-    # Per symbol: the rows of the block so far, and the suffixes of the block before it. Offset
-    # span of the suffixes is the identity; before the first block closes all of them are.
-    layout.ring_words = lambda v: raw * v["window"] + parts * (v["window"] + 1)
-    s = cpu._begin(kernel, "fold over a window in rows", fold.scratch())
+    width = raw + parts
+    # Per symbol and offset in the block, side by side so that a short run touches few cache lines:
+    # the row (once it has come) and the sum of the rows after it (``before``: from it on) in the
+    # block before; that is the identity until a block has closed.
+    layout.ring_words = lambda v: width * v["window"]
+    entry = f"{layout.size} + max(sti[slot, 0] - {len(fold.lags)}, 0) % span * {width}"
+    s = cpu._begin(kernel, "fold over a window in rows", fold.scratch(), entry)
     s("span = p_window", *layout.load())
-    head = layout.size
-    for n, x in enumerate(fold.kept):
-        s(f"ring_{x} = st[slot, {head} + {n} * span : {head} + {n + 1} * span]")
-    at = f"{head} + {raw} * span"
-    for n, a in enumerate(fold.acc):
-        s(f"suf_{a} = st[slot, {at} + {n} * (span + 1) : {at} + {n + 1} * (span + 1)]")
+    s(f"ring = st[slot, {layout.size} : {layout.size} + {width} * span]")
     s.block("if rows == 0:")
     s(*fold.reset())
-    s.block("for j in range(span + 1):")
-    s(*(f"suf_{a}[j] = {z}" for a, z in zip(fold.acc, fold.zero, strict=True)))
+    s.block("for j in range(span):")
+    s(*(f"ring[j * {width} + {raw + n}] = {z}" for n, z in enumerate(fold.zero)))
     s.end(2)
     fold.skip_first_rows(s)
     s(f"k = rows - {len(fold.lags)}", "o = k % span", "i = lo")
@@ -233,21 +231,29 @@ def rows(kernel: Kernel, before: bool) -> Template:
     s.block("if o == 0:")
     s(*fold.row("0"), *fold.centre())
     s.block("if k + q > 0:")
-    _suffixes(s, fold, "span")
-    s(*(f"suf_{a}[span] = {z}" for a, z in zip(fold.acc, fold.zero, strict=True)))
-    s.end()
+    s(*fold.reset())
+    s.block("for j in range(span - 1, -1, -1):")
+    own = [f"ring[j * {width} + {raw + n}]" for n in range(parts)]
+    save = [f"{at} = {a}" for at, a in zip(own, fold.acc, strict=True)]
+    if not before:
+        s(*save)
+    s(*(f"{x} = ring[j * {width} + {n}]" for n, x in enumerate(fold.kept)))
+    s(*fold.lift("0"))
+    s(*fold.join(["e_" + a for a in fold.acc], list(fold.acc), list(fold.acc)))
+    if before:
+        s(*save)
+    s.end(2)
     s(*fold.reset()).end()
-    s(*(f"put_{x} = ring_{x}[o : o + m]" for x in fold.kept))
-    first = "o" if before else "o + 1"
-    s(*(f"part_{a} = suf_{a}[{first} : {first} + m]" for a in fold.acc))
+    s(f"part = ring[o * {width} : (o + m) * {width}]")
     s(*(f"to_{n} = all_{n}[q : q + m]" for n in [*fold.totals, *fold.inner_out]))
     s.block("for j in range(m):")
     s(*fold.row("j"), *fold.lift("j"))
     tot = [f"tot_{a}" for a in fold.acc]
-    joined = fold.join([f"part_{a}[j]" for a in fold.acc], list(fold.acc), tot)
+    own = [f"part[j * {width} + {raw + n}]" for n in range(parts)]
+    joined = fold.join(own, list(fold.acc), tot)
     s(*(joined + fold.prefix() if before else fold.prefix() + joined))
     s(*fold.keep_totals(tot, "j", "to_"))
-    s(*(f"put_{x}[j] = {x}" for x in fold.kept))
+    s(*(f"part[j * {width} + {n}] = {x}" for n, x in enumerate(fold.kept)))
     s(*fold.shift("j")).end()
     s("o += m", "q += m", "if o == span:", "    o = 0").end()
     _emission(s, fold, "min(k + j, span)" if before else "min(k + j + 1, span)")
@@ -440,7 +446,7 @@ def _block_sums(fold: _Fold, layout: Layout) -> str:
     s(*_absorb(fold, call, str(BLOCK), own, list(fold.acc), "c", "b_", "b_"))
     s("b += 1").end()
     s(*(f"bases[m, {n}] = b_{b}" for n, b in enumerate(base))).end(2)
-    return cpu._text(s)
+    return "\n".join(s.lines) + "\n"
 
 
 def _absorb(

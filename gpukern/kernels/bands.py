@@ -15,37 +15,24 @@ class sma:
         return rolling_mean(x, window=window, min_periods=min_periods)
 
 
-@fold("price", out="mid, upper, lower",
-      params=[window(20), number("width", 2.0), integer("ddof", 0, low=0),
-              min_periods("ddof + 1")],
-      first="window", units="price", scale=1, hidden=True, source="Bollinger 1983")  # fmt: skip
-class deviation_bands:
-    """The mean of the window and the lines ``width`` standard deviations above and below."""
-
-    acc = "s1 s2"
-
-    def lift(dprice):
-        return dprice, dprice * dprice
-
-    def value(n, cprice, s1, s2, width, ddof):
-        mid = cprice + s1 / n
-        reach = width * math.sqrt(squares(n, s1, s2) / (n - ddof))
-        return mid, mid + reach, mid - reach
-
-
-@composite("price", out="bb_mid, bb_upper, bb_lower",
-           params=[window(20), number("k", 2.0), integer("ddof", 0, low=0),
-                   min_periods("ddof + 1")],
-           first="window", units="price", scale=1,
-           source="Bollinger 1983; TA-Lib BBANDS")  # fmt: skip
+@fold("price", out="bb_mid, bb_upper, bb_lower",
+      params=[window(20), number("k", 2.0), integer("ddof", 0, low=0), min_periods("ddof + 1")],
+      first="window", units="price", scale=1, source="Bollinger 1983; TA-Lib BBANDS")  # fmt: skip
 class bollinger_bands:
     """Bollinger bands: the mean m of the window, m + k·s and m − k·s, s the standard deviation.
 
     A constant window gives three equal values.
     """
 
-    def build(price, window, k, ddof, min_periods):
-        return deviation_bands(price, window=window, width=k, ddof=ddof, min_periods=min_periods)
+    acc = "s1 s2"
+
+    def lift(dprice):
+        return dprice, dprice * dprice
+
+    def value(n, cprice, s1, s2, k, ddof):
+        mid = cprice + s1 / n
+        reach = k * math.sqrt(squares(n, s1, s2) / (n - ddof))
+        return mid, mid + reach, mid - reach
 
 
 @fold("high, low", out="donchian_high, donchian_low, donchian_mid",

@@ -23,28 +23,18 @@ class rolling_median:
         return order.median(s, n)
 
 
-@rank("x", out="quantile", params=[window(20), number("level", 0.5, low=0.0, high=1.0),
-      min_periods()], first="window", units="x", scale=1, hidden=True,
-      source="pandas rolling.quantile")  # fmt: skip
-class window_quantile:
-    """The quantile of the window that rolling_quantile gives its name."""
-
-    def value(s, n, level):
-        return order.quantile(s, n, level)
-
-
-@composite("x", out="{x}_q{q100}_{w}",
-           params=[window(20), number("q", 0.5, low=0.0, high=1.0), min_periods()],
-           first="window", units="x", scale=1,
-           source="pandas rolling.quantile; polars rolling_quantile('linear')")  # fmt: skip
+@rank("x", out="{x}_q{q100}_{w}",
+      params=[window(20), number("q", 0.5, low=0.0, high=1.0), min_periods()], first="window",
+      units="x", scale=1,
+      source="pandas rolling.quantile; polars rolling_quantile('linear')")  # fmt: skip
 class rolling_quantile:
     """Quantile of the window, linear between order statistics.
 
     With x₍₀₎ ≤ … ≤ x₍ₙ₋₁₎, h = (n−1)q and j = ⌊h⌋: x₍ⱼ₎ + (h−j)(x₍ⱼ₊₁₎ − x₍ⱼ₎).
     """
 
-    def build(x, window, q, min_periods):
-        return window_quantile(x, window=window, level=q, min_periods=min_periods)
+    def value(s, n, q):
+        return order.quantile(s, n, q)
 
 
 @rank("pnl", out="var, cvar",

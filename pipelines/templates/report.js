@@ -25,6 +25,7 @@ function themedTrace(trace) {
     themed.line.color = translucent(ink, 0);
   } else if (trace.marker) {
     themed.marker.color = ink;
+    if (trace.type === "bar") themed.marker.line.color = ink;
   } else {
     themed.line.color = ink;
   }
@@ -48,6 +49,7 @@ function themedLayout(layout) {
     margin: { l: 60, r: 15, t: 30, b: 40 },
     xaxis: { ...axis, ...layout.xaxis },
     yaxis: { ...axis, ...layout.yaxis },
+    ...(layout.yaxis2 && { yaxis2: { ...axis, ...layout.yaxis2 } }),
   };
 }
 

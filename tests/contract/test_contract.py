@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gpukern import Plan, kernel
 
-KERNELS = kernel.kernels(hidden=True)
+KERNELS = kernel.kernels()
 MARKET = samples.market()
 ROWS = MARKET.num_rows
 CUTS = st.lists(st.integers(0, ROWS), max_size=10)
@@ -109,6 +109,12 @@ def test_a_bad_print_leaves_no_trace(name: str) -> None:
 @each_kernel
 def test_results_scale_with_the_price(name: str) -> None:
     checks.check_scale(subject(name))
+
+
+def test_building_blocks_are_tested_through_the_kernels_made_of_them() -> None:
+    used = {step.kernel.name for name in KERNELS for step in subject(name).plan.steps}
+    hidden = set(kernel.kernels(hidden=True)) - set(KERNELS)
+    assert sorted(hidden - used) == []
 
 
 @pytest.mark.parametrize("symbols", [1, 3, 700])

@@ -48,7 +48,7 @@ def rows(symbols: str, times: list[int | None], **columns: list[float | None]) -
         (lambda: gk.rolling_std("price", ddof=-1), ["rolling_std", "ddof", "-1"]),
         (lambda: gk.lag("price", k=-1), ["lag", "k", "-1"]),
         (lambda: gk.log_returns("price", k=0), ["log_returns", "k", "0"]),
-        (lambda: gk.rolling_mean("price", "size"), ["rolling_mean", "2"]),
+        (lambda: gk.rolling_mean("price", "size"), ["rolling_mean", "window", "size"]),
         (lambda: gk.vwap("price", price="price"), ["vwap", "price", "twice"]),
         (lambda: gk.vwap("price", inputs={"volum": "size"}), ["vwap", "volum", "volume"]),
         (lambda: gk.rolling_mean(3.0), ["rolling_mean", "3.0"]),

@@ -54,7 +54,7 @@ def test_a_table_comes_back_with_columns_appended(plan: gk.Plan, market: pa.Tabl
     out = plan.run(table)
     assert isinstance(out, pa.Table)
     assert out.column_names == [*COLUMNS, *plan.output_names]
-    samples.assert_same(out, table, COLUMNS)
+    assert out.select(COLUMNS).to_pandas().equals(table.to_pandas())
     assert out.schema.metadata == table.schema.metadata
 
 
@@ -121,7 +121,7 @@ def test_sorting_computes_in_time_order_and_keeps_the_rows(
     with pytest.raises(gk.UnsortedError):
         plan.run(shuffled)
     out = plan.run(shuffled, sort=True)
-    samples.assert_same(out, shuffled, COLUMNS)
+    assert out.select(COLUMNS).to_pandas().equals(shuffled.select(COLUMNS).to_pandas())
     back = out.sort_by([("row", "ascending")])
     expected = plan.run(ordered).sort_by([("row", "ascending")])
     samples.assert_same(back, expected, plan.output_names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import json
 import re
@@ -9,11 +10,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
 from pipelines.errors import PipelineError
-from pipelines.figures import typed
+from pipelines.figures import price_figure, typed
 from pipelines.research import Research, research
 from pipelines.sources import ParquetSource
 
@@ -99,9 +101,37 @@ def test_the_page_stays_small_for_long_inputs(ticker_file: Path) -> None:
     assert result.report.stat().st_size < 8_000_000
 
 
-def test_arrays_are_written_exactly() -> None:
-    import base64
+@pytest.mark.parametrize(("events", "kind"), [(150, "scatter"), (151, "bar")])
+def test_many_events_move_from_the_price_to_a_strip_below(events: int, kind: str) -> None:
+    alarms = pl.Series([2] * events + [0] * 200)
+    buckets = pl.DataFrame(
+        {
+            "code": pl.repeat(0, len(alarms), eager=True),
+            "bucket": range(len(alarms)),
+            "time": [number * 10**9 for number in range(len(alarms))],
+            "close": 1.0,
+            "low": 1.0,
+            "high": 1.0,
+            "alarms": alarms,
+            "alarm_price": 1.0,
+        }
+    )
+    figure = price_figure(buckets, gap_s=60.0)
+    assert figure["data"][-1]["type"] == kind
+    assert figure["data"][-1]["name"] == f"change alarms (CUSUM): {2 * events}"
+    assert ("yaxis2" in figure["layout"]) == (kind == "bar")
 
+
+def test_no_line_is_drawn_across_a_silence() -> None:
+    seconds = [0, 1, 2, 500, 501]
+    buckets = pl.DataFrame({"code": 0, "bucket": seconds, "time": [s * 10**9 for s in seconds]})
+    ones = [pl.lit(1.0).alias(name) for name in ("close", "low", "high")]
+    figure = price_figure(buckets.with_columns(ones), gap_s=60.0)
+    line = np.frombuffer(base64.b64decode(figure["data"][-1]["y"]["bdata"]), "f8")
+    np.testing.assert_array_equal(line, [1, 1, 1, np.nan, 1, 1])
+
+
+def test_arrays_are_written_exactly() -> None:
     values = np.array([[1.0, np.nan], [1e-300, 3.0]])
     encoded = typed(values)
     assert encoded["shape"] == "2, 2"

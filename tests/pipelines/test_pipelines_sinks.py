@@ -54,3 +54,21 @@ def test_places_that_cannot_be_written_are_found_at_once(tmp_path: Path) -> None
         StagedFile(tmp_path / "nowhere" / "out.parquet")
     with pytest.raises(PipelineError, match=r"cannot be written: File name too long"):
         StagedFile(tmp_path / ("x" * 300))
+
+
+def test_a_disk_that_fills_up_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_batch", full)
+
+    def write() -> None:
+        with ParquetSink(tmp_path / "out.parquet") as sink:
+            sink.write(BATCH)
+            sink.publish()
+
+    with pytest.raises(PipelineError, match=r"out\.parquet: cannot be written: No space left"):
+        write()
+    assert list(tmp_path.iterdir()) == []
