@@ -82,20 +82,21 @@ def research(
     notes: list[str] = []
     expressions = wanted.expressions or _standard_features(view, str(features), notes)
     probes = probes_for(view, plots=report is not None)
-    plan, names = _make_plan(view, expressions, probes, wanted.nan_policy)
+    plans, names = _make_plans(view, expressions, probes, wanted.nan_policy)
+    used = {name for plan in plans for name in plan.input_columns}
     notes += [
         f"--map {name}={column}: no feature reads {name!r}"
         for name, column in view.mapping.items()
-        if name not in plan.input_columns
+        if name not in used
     ]
     gatherer = Gatherer(view, probes, plots=report is not None)
     with ExitStack() as files:
         page = None if report is None else files.enter_context(StagedFile(report))
         sink = files.enter_context(ParquetSink(output))
         batches = _batches(source, view, sort, batch_rows, progress)
-        for batch, seen, computed in _computed(batches, view, plan, device):
-            written = _appended(batch, computed, names)
-            gatherer.update(seen, computed, written, len(names))
+        for batch, seen, results in _computed(batches, view, plans, device):
+            written = _appended(batch, results[0], names)
+            gatherer.update(seen, results[-1], written, len(names))
             sink.write(written)
         if sink.rows == 0:
             raise PipelineError(f"{source.label}: no row satisfies --where {where!r}")
@@ -153,10 +154,10 @@ def _standard_features(view: View, wanted: str, notes: list[str]) -> list[Any]:
     return kept
 
 
-def _make_plan(
+def _make_plans(
     view: View, expressions: list[Any], probes: Sequence[Probe], nan_policy: str
-) -> tuple[gk.Plan, list[str]]:
-    """The plan with the probes, and the names of the features that were asked for."""
+) -> tuple[list[gk.Plan], list[str]]:
+    """Plans of which the first has the features, the last the probes; and the features' names."""
     options: dict[str, Any] = {"by": view.keys or None, "time": view.time, "nan_policy": nan_policy}
     asked = gk.Plan(expressions, **options)
     columns = ", ".join(view.schema.names)
@@ -172,14 +173,21 @@ def _make_plan(
                 f"{view.label}: the input has a column {name!r} already, which is the name of a "
                 "feature; give the feature an alias in a plan file or rename the column"
             )
-    plan = gk.Plan([*expressions, *probe_expressions(probes)], **options)
-    return plan, list(asked.output_names)
+    names = list(asked.output_names)
+    extra = probe_expressions(probes)
+    if not extra:
+        return [asked], names
+    if nan_policy == "skip":
+        return [gk.Plan([*expressions, *extra], **options)], names
+    # Rows without a trade would spread through the statistics as NaN under another policy.
+    return [asked, gk.Plan(extra, **{**options, "nan_policy": "skip"})], names
 
 
-def _columns_seen(view: View, plan: gk.Plan) -> list[str]:
-    """What the plan reads and what the summary needs besides."""
+def _columns_seen(view: View, plans: list[gk.Plan]) -> list[str]:
+    """What the plans read and what the summary needs besides."""
+    read = [name for plan in plans for name in plan.input_columns]
     summary = [name for name in ("price", "bid", "ask") if name in view.names]
-    return list(dict.fromkeys([*view.keys, view.time, *plan.input_columns, *summary]))
+    return list(dict.fromkeys([*view.keys, view.time, *read, *summary]))
 
 
 def _refuse_own_input(source: Source, output: str | Path, report: str | Path | None) -> None:
@@ -187,21 +195,26 @@ def _refuse_own_input(source: Source, output: str | Path, report: str | Path | N
     for path in (output, output if report is None else report):
         if Path(path).resolve() in inputs:
             raise PipelineError(f"{path}: is the input; write the output to another file")
+    if source.folder is not None and source.folder.resolve() in Path(output).resolve().parents:
+        raise PipelineError(
+            f"{output}: is inside the input folder {source.folder}, where the next run would read "
+            "it as input; write the output elsewhere"
+        )
     if report is not None and Path(report).resolve() == Path(output).resolve():
         raise PipelineError(f"{report}: is both --output and --report")
 
 
 def _computed(
-    batches: Iterable[pa.RecordBatch], view: View, plan: gk.Plan, device: str
-) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch, pa.RecordBatch]]:
-    """Each batch, what the features saw of it, and that with the features appended."""
-    columns = _columns_seen(view, plan)
-    job = plan.start(device=device, threads=None)
+    batches: Iterable[pa.RecordBatch], view: View, plans: list[gk.Plan], device: str
+) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch, list[pa.RecordBatch]]]:
+    """Each batch, what the features saw of it, and what each plan made of that."""
+    columns = _columns_seen(view, plans)
+    jobs = [plan.start(device=device, threads=None) for plan in plans]
     done = 0
     for batch in batches:
         seen = view.features_batch(batch, columns)
         try:
-            computed = job.push(seen)
+            results = [job.push(seen) for job in jobs]
         except gk.UnsortedError as error:
             # The engine counts rows from the start of the batch, and knows no options.
             what = first_line(error).rsplit("; ", 1)[0]
@@ -211,7 +224,7 @@ def _computed(
             ) from error
         except gk.PlanError as error:
             raise PipelineError(f"{view.label}: {first_line(error)}") from error
-        yield batch, seen, computed
+        yield batch, seen, results
         done += batch.num_rows
 
 

@@ -25,6 +25,8 @@ class Source(Protocol):
     """Something that yields its rows once, in order, batch by batch."""
 
     label: str
+    folder: Path | None
+    """The folder that was given, if it was one."""
     files: list[Path]
     schema: pa.Schema
     rows: int | None
@@ -49,6 +51,7 @@ class ParquetSource:
         root = Path(path)
         if not root.exists():
             raise PipelineError(f"{root}: no such file or folder")
+        self.folder = root if root.is_dir() else None
         if root.is_dir() and not _parquet_files(root, deep=False):
             channel = root / DEFAULT_CHANNEL
             root = channel if channel.is_dir() else root
@@ -105,6 +108,7 @@ class CsvSource:
     are float64 always, a column without any value there is text.
     """
 
+    folder: Path | None = None
     rows: int | None = None
 
     def __init__(self, path: str | Path, numeric: Iterable[str] = ()) -> None:

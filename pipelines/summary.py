@@ -104,7 +104,7 @@ class Gatherer:
     def update(
         self, seen: pa.RecordBatch, computed: pa.RecordBatch, output: pa.RecordBatch, features: int
     ) -> None:
-        """`seen`: what the features saw; `computed`: the probes; `output`: rows as written."""
+        """`seen` is what the features saw, `computed` holds the probes, `output` is written."""
         self._rows += output.num_rows
         self._count_nulls(output, features)
         frame = self._frame(seen, computed)
@@ -149,7 +149,8 @@ class Gatherer:
             name = PREFIX + probe.name
             columns[probe.name] = pl.Series(probe.name, computed.column(name))
         time = pl.Series("time", seen.column(self._view.time).cast(pa.int64()))
-        return pl.DataFrame({"code": self._names.codes(seen), "time": time, **columns})
+        frame = pl.DataFrame({"code": self._names.codes(seen), "time": time, **columns})
+        return frame.with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
 
     def _start(self, frame: pl.DataFrame) -> None:
         """Choices that need a first look at the data."""

@@ -349,8 +349,7 @@ def cumulative(kernel: Kernel) -> Template:
     base = fold.base
     segmented = "segment" in kernel.functions
     absorb = kernel.functions["absorb"]
-    names = wanted(kernel, "absorb", "total")
-    fold.totals = [f"c{x}" for x in fold.centred if "c" + x[2:] in names] + list(fold.acc)
+    fold.totals = list(fold.acc)
     layout = Layout()
     layout.add(["rows", "k", "o"], "i")
     if segmented:
@@ -362,42 +361,50 @@ def cumulative(kernel: Kernel) -> Template:
     empty = [_literal(e) for e in kernel.functions.get("empty", (0.0,) * len(base))]
     restart = [f"b_{b} = {e}" for b, e in zip(base, empty, strict=True)]
     restart += [*fold.reset(), *(f"c{x} = 0.0" for x in fold.centred), "o = 0", "k = 0"]
-    extra = (*(f"b_{b}" for b in base), "n", "k")
-    s = cpu._begin(kernel, "cumulative fold", fold.scratch(extra))
+    s = cpu._begin(kernel, "cumulative fold", fold.scratch())
     s(*layout.load())
     s.block("if rows == 0:")
     s(*restart).end()
     fold.skip_first_rows(s)
     s("i = lo")
     s.block("while i < hi:")
-    s(f"size = min(hi - i, {CHUNK})", *fold.slices("i", "size"))
-    s.block("for q in range(size):")
-    scope = fold.scope("q")
     if segmented:
-        s(f"now = {invoke(kernel.functions['segment'], 'segment', scope)}")
+        segment = kernel.functions["segment"]
+        s(f"now = {invoke(segment, 'segment', cpu._scope(kernel, 'i'))}")
         s.block("if now != period or rows == 0:")
         s("period = now", *restart).end()
-    s(*fold.row("q"))
     s.block(f"if o == {BLOCK}:")
-    s(*_absorb(fold, absorb, "o", [f"b_{b}" for b in base], list(fold.acc), "c", "b_", "b_"))
-    s(*fold.reset(), "o = 0").end()
-    s("if o == 0:", *(f"    {line}" for line in fold.centre() or ["pass"]))
-    s(*fold.lift("q"), *fold.prefix())
-    s("k += 1", "o += 1", "rows += 1")
-    s(*(f"all_b_{b}[q] = b_{b}" for b in base))
-    s("all_n[q] = o", "all_k[q] = k - 1")
-    s(*fold.keep_totals(list(fold.acc), "q"))
+    own = [f"b_{b}" for b in base]
+    s(*_absorb(fold, absorb, "o", own, list(fold.acc), "b_"), *fold.reset(), "o = 0").end()
+    s(f"size = min({BLOCK} - o, hi - i)", *fold.slices("i", "size"))
+    if fold.centred:
+        s.block("if o == 0:")
+        s(*fold.row("0"), *fold.centre()).end()
+    s.block("for q in range(size):")
+    if segmented:
+        s.block(f"if {invoke(segment, 'segment', fold.scope('q'))} != period:")
+        s("size = q", "break").end()
+    s(*fold.row("q"), *fold.lift("q"), *fold.prefix())
+    s("k += 1", *(f"all_{c}[q] = {c}" for c in [*fold.acc, *fold.inner_out]))
     s(*fold.shift("q")).end()
-    s.block("for q in range(max(emit - i, 0), size):")
-    s(*_absorb(fold, absorb, "all_n[q]", [f"all_b_{b}[q]" for b in base],
-               [f"all_{a}[q]" for a in fold.acc], "all_c", "t_", "", "[q]"))  # fmt: skip
-    scope = cpu._scope(kernel, "i + q")
+    # The base and the centre are the same for all these rows, so this loop has independent rounds.
+    s(*(f"to_{n} = out_{n}[i : i + size]" for n in range(len(kernel.outputs))))
+    ins = [x.name for x in kernel.inputs if x.name in wanted(kernel, "total")]
+    s(*(f"now_{x} = in_{x}[i : i + size]" for x in ins))
+    s.block("for j in range(max(emit - i, 0), size):")
+    s(*_absorb(fold, absorb, "o + j + 1", own, [f"all_{a}[j]" for a in fold.acc], "t_"))
+    scope = cpu._scope(kernel, "i + j")
+    scope.update({x: f"now_{x}[j]" for x in ins})
     scope.update({b: f"t_{b}" for b in base})
-    scope.update({x[2:]: f"all_{x}[q]" for x in fold.inner_out})
-    scope["k"] = "all_k[q]"
-    cpu._emit(s, kernel, invoke(kernel.functions["total"], "total", scope), "i + q")
+    scope.update({x[2:]: f"all_{x}[j]" for x in fold.inner_out})
+    scope["k"] = "k - size + j"
+    call = invoke(kernel.functions["total"], "total", scope)
+    if len(kernel.outputs) == 1:
+        s(f"to_0[j] = {call}")
+    else:
+        s(f"v = {call}", *(f"to_{n}[j] = v[{n}]" for n in range(len(kernel.outputs))))
     s.end()
-    s("i += size").end()
+    s("o += size", "rows += size", "i += size").end()
     s(*layout.store())
     uses_time = fold.uses_time or cpu._uses_time(kernel, "segment", "absorb", "total")
     text = cpu._text(s)
@@ -438,26 +445,23 @@ def _block_sums(fold: _Fold, layout: Layout) -> str:
     s(*layout.load())
     call = kernel.functions["absorb"]
     own = [f"b_{b}" for b in base]
-    s(*_absorb(fold, call, "o", own, list(fold.acc), "c", "b_", "b_"))
+    s(*_absorb(fold, call, "o", own, list(fold.acc), "b_"))
     s("b = 0")
     s.block("for m in range(len(marks)):")
     s.block("while b < marks[m]:")
     s(*(f"{c} = sums[b, {m}]" for m, c in enumerate(columns)))
-    s(*_absorb(fold, call, str(BLOCK), own, list(fold.acc), "c", "b_", "b_"))
+    s(*_absorb(fold, call, str(BLOCK), own, list(fold.acc), "b_"))
     s("b += 1").end()
     s(*(f"bases[m, {n}] = b_{b}" for n, b in enumerate(base))).end(2)
     return "\n".join(s.lines) + "\n"
 
 
-def _absorb(
-    fold: _Fold, absorb, n: str, bases: list[str], accs: list[str], centre: str, to: str,
-    _from: str, index: str = "",
-) -> list[str]:  # fmt: skip
+def _absorb(fold: _Fold, absorb, n: str, bases: list[str], accs: list[str], to: str) -> list[str]:
     """Lines for ``to = absorb(base, n, centre, acc)``."""
     scope = cpu.parameters(fold.kernel)
     scope.update(dict(zip(fold.base, bases, strict=True)))
     scope.update({a[2:]: value for a, value in zip(fold.acc, accs, strict=True)})
-    scope.update({f"c{x[2:]}": f"{centre}{x}{index}" for x in fold.centred})
+    scope.update({f"c{x[2:]}": f"c{x}" for x in fold.centred})
     scope["n"] = n
     call = invoke(absorb, "absorb", scope)
     if len(fold.base) == 1:

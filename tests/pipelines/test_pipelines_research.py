@@ -150,6 +150,16 @@ def test_a_plan_file_sets_features_key_and_time(
     np.testing.assert_allclose(found, bids["bid5"], rtol=1e-12)
 
 
+def test_statistics_do_not_depend_on_the_policy_for_missing_values(
+    ticker_file: Path, plan_file: Callable[[str], Path]
+) -> None:
+    feature = '[[feature]]\nkernel = "rolling_mean"\ninputs = ["price"]\nalias = "m"\n'
+    skip = run(ticker_file, features=plan_file(feature)).summary.table
+    result = run(ticker_file, features=plan_file('nan_policy = "propagate"\n' + feature))
+    assert result.summary.table.equals(skip)
+    assert pl.read_parquet(result.output)["m"].is_nan().any()
+
+
 def test_sorting_puts_rows_in_time_order(ticker_file: Path, ticker: pa.Table) -> None:
     expected = pq.read_table(run(ticker_file).output)
     shuffled = ticker.take(np.random.default_rng(0).permutation(ticker.num_rows))
@@ -171,6 +181,8 @@ def test_wrong_requests_are_refused_before_any_work(
 ) -> None:
     with pytest.raises(PipelineError, match="is the input; write the output to another file"):
         research(ParquetSource(ticker_file), ticker_file)
+    with pytest.raises(PipelineError, match="is inside the input folder"):
+        research(ParquetSource(ticker_file.parent), ticker_file.with_name("out.parquet"))
     with pytest.raises(PipelineError, match="is both --output and --report"):
         run(ticker_file, report=ticker_file.with_name("out.parquet"))
     with pytest.raises(PipelineError, match=r"no row satisfies --where 'price < 0'"):
