@@ -28,6 +28,7 @@ import llvmlite
 import numba
 import numpy as np
 
+from gpukern import order
 from gpukern.kernel import Kernel
 
 _lock = threading.RLock()
@@ -91,7 +92,8 @@ def compiled(function: Callable[..., Any]) -> Any:
     """The function for use inside compiled loops (functions are compiled on first use only)."""
     if hasattr(function, "py_func"):
         return function
-    return numba.njit(error_model="numpy")(function)
+    # Without forceinline larger bodies become calls and their state goes through memory.
+    return numba.njit(error_model="numpy", forceinline=True)(function)
 
 
 def load(kernel: Kernel, variant: str, text: str, *, jit: bool = True) -> types.ModuleType:
@@ -101,8 +103,9 @@ def load(kernel: Kernel, variant: str, text: str, *, jit: bool = True) -> types.
     """
     parts = [text, platform.python_version(), numba.__version__, llvmlite.__version__]
     for name in sorted(kernel.functions):
-        part = kernel.functions[name]
-        parts.append(f"{name}={source_of(part) if callable(part) else part!r}")
+        parts.append(f"{name}={source_of(kernel.functions[name])}")
+    if "from gpukern.order import" in text:
+        parts.append(inspect.getsource(order))
     digest = hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:16]
     key = (digest, jit)
     with _lock:
@@ -130,7 +133,7 @@ def _execute(kernel: Kernel, name: str, path: Path, jit: bool) -> types.ModuleTy
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    functions = {n: f for n, f in kernel.functions.items() if callable(f)}
+    functions = kernel.functions
     module.__dict__.update(np=np, math=math)
     if jit:
         module.__dict__["compile_loop"] = numba.njit(

@@ -42,6 +42,7 @@ class Job:
         self.states = [StepState(s.template, s.params, plan.nan_policy) for s in plan.steps]
         self.modules: list[Any] = [None] * len(plan.steps)
         self.levels = plan.levels()
+        self.used = plan.used()
         self.wanted: dict[Any, list[int]] = {}
         for at, output in enumerate(plan.outputs):
             self.wanted.setdefault(output.ref, []).append(at)

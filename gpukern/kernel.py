@@ -276,8 +276,9 @@ class Kernel:
     inputs: tuple[Input, ...]
     outputs: tuple[Output, ...]
     params: tuple[Param, ...]
-    functions: dict[str, Callable[..., Any]]
-    fields: dict[str, tuple[str, ...]] = field(default_factory=dict)  # acc, base, state
+    functions: Mapping[str, Callable[..., Any]]
+    fields: dict[str, tuple[str, ...]] = field(default_factory=dict)  # acc base state series
+    constants: dict[str, tuple[float, ...]] = field(default_factory=dict)  # zero empty
     first: tuple[str, ...] = ()
     source: str = ""
     family: str = ""
@@ -389,7 +390,8 @@ def _register(form: str, cls: type, spec: dict[str, Any]) -> Kernel:
         inputs=parse_inputs(spec["inputs"]),
         outputs=outputs,
         params=tuple(spec.get("params", ())),
-        functions={**functions, **constants},
+        functions=functions,
+        constants=constants,
         fields=fields,
         first=tuple(f.strip() for f in (firsts * arity if len(firsts) == 1 else firsts)),
         source=spec.get("source", ""),

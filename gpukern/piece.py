@@ -176,9 +176,10 @@ class Piece:
         t, inputs, outs = self._operands(n, step, rows)
         self._loop(n, rows.runs, t, inputs, outs)
         for m, dense in enumerate(outs):
-            out, bits, counts = self._room((n, m), dense)
-            self._back(0, self.n, rows, dense, out, bits, counts)
-            self._close((n, m), out, bits, counts)
+            if (n, m) in self.job.used:
+                out, bits, counts = self._room((n, m), dense)
+                self._back(0, self.n, rows, dense, out, bits, counts)
+                self._close((n, m), out, bits, counts)
 
     def _shared_step(self, n: int) -> None:
         """One step on all threads: symbols are shared out, long runs of one symbol are cut."""
@@ -198,10 +199,11 @@ class Piece:
         if small:
             groups = _share_out(np.array(small), threads)
             list(self.pool.map(lambda runs: self._loop(n, runs, t, inputs, outs), groups))
-        rooms = [self._room((n, m), dense) for m, dense in enumerate(outs)]
-        tasks = [(rows, dense, *room) for dense, room in zip(outs, rooms, strict=True)]
+        used = [m for m in range(len(outs)) if (n, m) in self.job.used]
+        rooms = [self._room((n, m), outs[m]) for m in used]
+        tasks = [(rows, outs[m], *room) for m, room in zip(used, rooms, strict=True)]
         self._over_rows(tasks, self._back)
-        for m, room in enumerate(rooms):
+        for m, room in zip(used, rooms, strict=True):
             self._close((n, m), *room)
 
     def _loop(

@@ -89,6 +89,7 @@ class Plan:
         self.steps: list[Step] = []
         self.outputs: list[Output] = []
         self._known: dict[Any, list[Ref]] = {}
+        self._parts: dict[Any, list[tuple[Expr, int]]] = {}
         self._columns: dict[str, None] = {}
         self._resolve()
 
@@ -116,21 +117,24 @@ class Plan:
     def _refs(self, expr: Expr) -> list[Ref]:
         """Where the picked outputs of an expression are computed, adding steps as needed."""
         key = expr.key
+        if expr.kernel.form == "composite":
+            return self._compose(expr, key)
         if key not in self._known:
-            if expr.kernel.form == "composite":
-                self._known[key] = self._compose(expr)
-            else:
-                self._known[key] = self._add(expr)
-        found = self._known[key]
-        return [found[p] for p in expr.pick]
+            self._known[key] = self._add(expr)
+        return [self._known[key][p] for p in expr.pick]
 
-    def _compose(self, expr: Expr) -> list[Ref]:
-        build = expr.kernel.functions["build"]
-        check_periods(expr.kernel, dict(expr.params))  # errors name it rather than its parts
-        given = {**dict(expr.inputs), **dict(expr.params)}
-        built = build(**{n: given.get(n) for n in codegen.arguments(build)})
-        parts = built if isinstance(built, tuple) else (built,)
-        return [ref for part in parts for ref in self._refs(part)]
+    def _compose(self, expr: Expr, key: Any) -> list[Ref]:
+        """The parts of a composite that are asked for; the others are not computed."""
+        if key not in self._parts:
+            build = expr.kernel.functions["build"]
+            check_periods(expr.kernel, dict(expr.params))  # errors name it rather than its parts
+            given = {**dict(expr.inputs), **dict(expr.params)}
+            built = build(**{n: given.get(n) for n in codegen.arguments(build)})
+            parts = built if isinstance(built, tuple) else (built,)
+            # One expression may stand for several outputs: take it apart.
+            self._parts[key] = [(part, at) for part in parts for at in range(len(part.names))]
+        asked = [self._parts[key][p] for p in expr.pick]
+        return [self._refs(part)[at] for part, at in asked]
 
     def _add(self, expr: Expr) -> list[Ref]:
         kernel, params = expr.kernel, dict(expr.params)
@@ -158,11 +162,12 @@ class Plan:
         skip = self.nan_policy == "skip"
         present: list[Need] = []
         dense: list[Need | None] = []
-        for spec, (_, ref) in zip(kernel.inputs, inputs, strict=True):
+        for spec, (_, source_ref) in zip(kernel.inputs, inputs, strict=True):
             domain = DOMAINS[spec.domain]
-            dense.append(None if ref is None else (ref, rows.ANY if skip else domain))
-            if ref is not None and skip and not kernel.guard:
-                present.append((ref, domain))
+            given = source_ref is not None
+            dense.append((source_ref, rows.ANY if skip else domain) if given else None)
+            if given and skip and not kernel.guard:
+                present.append((source_ref, domain))
         if uses_time and not kernel.guard:
             present.append((None, rows.ANY))
         step = Step(
@@ -179,6 +184,11 @@ class Plan:
         self.steps.append(step)
         here = len(self.steps) - 1
         return [(here, n) for n in range(len(kernel.outputs))]
+
+    def used(self) -> set[Ref]:
+        """Results that are outputs of the plan or inputs of another step."""
+        read = {ref for step in self.steps for _, ref in step.inputs if ref is not None}
+        return read | {o.ref for o in self.outputs}
 
     def levels(self) -> list[Level]:
         """The steps by depth."""
@@ -220,10 +230,7 @@ class Plan:
         """Identity of the carried state: kernels with their code, parameters, wiring, key, time."""
         parts: list[Any] = [list(self.by), self.time, self.nan_policy]
         for step in self.steps:
-            code = {
-                n: codegen.source_of(f) if callable(f) else repr(f)
-                for n, f in sorted(step.kernel.functions.items())
-            }
+            code = {n: codegen.source_of(f) for n, f in sorted(step.kernel.functions.items())}
             digest = hashlib.sha256(json.dumps([step.template.text, code]).encode()).hexdigest()
             parts.append([step.kernel.name, digest, repr(sorted(step.params.items())), step.inputs])
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

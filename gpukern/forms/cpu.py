@@ -389,7 +389,7 @@ def _rank(kernel: Kernel, params: dict[str, Any]) -> Template:
         _emit_ranked(s, kernel)
     s.end()
     if variant == "rows":
-        s("for j in range(n):", "    kept[j] = work[j + 1]")
+        s("for j in range(window):", "    kept[j] = work[j + 1] if j < n else 0.0")
     s(*layout.store())
     name = f"rank_{variant}" + ("_before" if excluded else "")
     text = "from gpukern.order import SCAN, insert, remove, replace\n\n" + _text(s)

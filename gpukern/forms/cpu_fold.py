@@ -39,8 +39,7 @@ class _Fold:
         names = wanted(kernel, *emitters)
         self.totals = [f"c{x}" for x in self.centred if "c" + x[2:] in names] + list(self.acc)
         self.inner_out = [x for x in self.inner if has_inner and x[2:] in names]
-        zero = kernel.functions.get("zero", (0.0,) * len(self.acc))
-        self.zero = [_literal(z) for z in zero]
+        self.zero = _constants(kernel, "zero", len(self.acc))
         self.uses_time = cpu._uses_time(kernel, "inner", "lift", *emitters)
         made = wanted(kernel, "inner", "lift", "segment")
         shifted = {c for _, columns in self.lags for c in columns}
@@ -146,6 +145,11 @@ class _Fold:
 def _kernel_name(local: str) -> str:
     """``m_s1`` → ``s1``, ``cx_price`` → ``cprice``."""
     return local[2:] if local.startswith("m_") else "c" + local[3:]
+
+
+def _constants(kernel: Kernel, name: str, length: int) -> list[str]:
+    """The kernel's ``zero`` or ``empty`` as source; zeros if it has none."""
+    return [_literal(v) for v in kernel.constants.get(name, (0.0,) * length)]
 
 
 def _literal(value: float) -> str:
@@ -358,7 +362,7 @@ def cumulative(kernel: Kernel) -> Template:
     layout.add(fold.acc)
     layout.add(f"c{x}" for x in fold.centred)
     cpu._add_lags(layout, fold.lags)
-    empty = [_literal(e) for e in kernel.functions.get("empty", (0.0,) * len(base))]
+    empty = _constants(kernel, "empty", len(base))
     restart = [f"b_{b} = {e}" for b, e in zip(base, empty, strict=True)]
     restart += [*fold.reset(), *(f"c{x} = 0.0" for x in fold.centred), "o = 0", "k = 0"]
     s = cpu._begin(kernel, "cumulative fold", fold.scratch())

@@ -20,6 +20,7 @@ from gpukern.kernel import (
     fold,
     half_life,
     integer,
+    map_,
     number,
     per_symbol,
     step,
@@ -34,7 +35,7 @@ DECAY = [
     Param("adjust", None, "boolean", optional=True),
 ]
 ROW_DECAY = [number("alpha"), boolean("adjust", False), integer("min_periods", 1)]
-TIME_DECAY = [number("half_life_ns"), boolean("adjust", True), integer("min_periods", 1)]
+TIME_DECAY = [boolean("adjust", True), integer("min_periods", 1)]
 SPREAD = [boolean("bias", True)]
 
 
@@ -68,8 +69,10 @@ def _weighted(by_row, by_time, series, alpha, half_life, span, com, adjust, **ot
     if isinstance(_values(half_life)[0], str):
         return by_time(
             *series,
-            elapsed(*series),
-            half_life_ns=per_symbol(lambda h: float(parse_duration(h)), half_life),
+            fall(
+                elapsed(*series),
+                half_life_ns=per_symbol(lambda h: float(parse_duration(h)), half_life),
+            ),
             adjust=True if adjust is None else adjust,
             **others,
         )
@@ -98,6 +101,14 @@ class elapsed:
         now_low = float(t & 1073741823)
         gap = (now_high - high) * 1073741824.0 + (now_low - low)
         return (now_high, now_low), (gap if k > 0 else 0.0)
+
+
+@map_("elapsed", out="fall", params=[number("half_life_ns")], units="1", hidden=True)
+class fall:
+    """By how much weights decay in that time: 2^(−elapsed / half-life) − 1."""
+
+    def value(elapsed, half_life_ns):
+        return scalar.expm1(-scalar.LN2 * (elapsed / half_life_ns))
 
 
 # ---------------------------------------------------------------------------------------- mean
@@ -135,17 +146,16 @@ class ew_mean_rows:
         return d, w, x, -0.0
 
 
-@fold("x, elapsed", out="ewma", params=TIME_DECAY, units="x", scale=1, hidden=True)
+@fold("x, fall", out="ewma", params=TIME_DECAY, units="x", scale=1, hidden=True)
 class ew_mean_time:
-    """Weighted mean, decay 2^(−elapsed / half-life)."""
+    """Weighted mean, decay 1 + ``fall``."""
 
     acc = "d w x s"
     base = "weight mean"
     zero = (1.0, 0.0, 0.0, 0.0)
     join, absorb, total = _mean_join, _mean_absorb, _mean_total
 
-    def lift(x, elapsed, k, half_life_ns, adjust):
-        fall = scalar.expm1(-scalar.LN2 * (elapsed / half_life_ns))
+    def lift(x, fall, k, adjust):
         w = 1.0 if adjust == 1 or k == 0 else -fall
         return 1.0 + fall, w, x, -0.0
 
@@ -228,18 +238,17 @@ class ew_var_rows:
         return d, w, x, -0.0, -0.0, w * w
 
 
-@fold("x, elapsed", out="ewvar", params=[*TIME_DECAY, *SPREAD, boolean("root", False)],
+@fold("x, fall", out="ewvar", params=[*TIME_DECAY, *SPREAD, boolean("root", False)],
       hidden=True)  # fmt: skip
 class ew_var_time:
-    """Weighted variance or (``root``) standard deviation, decay 2^(−elapsed / half-life)."""
+    """Weighted variance or (``root``) standard deviation, decay 1 + ``fall``."""
 
     acc = "d w x s ss ww"
     base = "weight row offset c squares"
     zero = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     join, absorb, total = _var_join, _var_absorb, _var_total
 
-    def lift(x, elapsed, k, half_life_ns, adjust):
-        fall = scalar.expm1(-scalar.LN2 * (elapsed / half_life_ns))
+    def lift(x, fall, k, adjust):
         w = 1.0 if adjust == 1 or k == 0 else -fall
         return 1.0 + fall, w, x, -0.0, -0.0, w * w
 
@@ -337,17 +346,16 @@ class ew_cov_rows:
         return d, w, x, y, -0.0, -0.0, -0.0, w * w
 
 
-@fold("x, y, elapsed", out="ewcov", params=[*TIME_DECAY, *SPREAD], hidden=True)
+@fold("x, y, fall", out="ewcov", params=[*TIME_DECAY, *SPREAD], hidden=True)
 class ew_cov_time:
-    """Weighted covariance, decay 2^(−elapsed / half-life)."""
+    """Weighted covariance, decay 1 + ``fall``."""
 
     acc = "d w x y sx sy sxy ww"
     base = "weight row_x off_x row_y off_y c squares"
     zero = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     join, absorb, total = _cov_join, _cov_absorb, _cov_total
 
-    def lift(x, y, elapsed, k, half_life_ns, adjust):
-        fall = scalar.expm1(-scalar.LN2 * (elapsed / half_life_ns))
+    def lift(x, y, fall, k, adjust):
         w = 1.0 if adjust == 1 or k == 0 else -fall
         return 1.0 + fall, w, x, y, -0.0, -0.0, -0.0, w * w
 
@@ -444,17 +452,16 @@ class ew_corr_rows:
         return d, w, x, y, -0.0, -0.0, -0.0, -0.0, -0.0
 
 
-@fold("x, y, elapsed", out="ewcorr", params=TIME_DECAY, hidden=True)
+@fold("x, y, fall", out="ewcorr", params=TIME_DECAY, hidden=True)
 class ew_corr_time:
-    """Weighted correlation, decay 2^(−elapsed / half-life)."""
+    """Weighted correlation, decay 1 + ``fall``."""
 
     acc = "d w x y sx sy sxx sxy syy"
     base = "weight row_x off_x row_y off_y cxx cxy cyy"
     zero = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     join, absorb, total = _corr_join, _corr_absorb, _corr_total
 
-    def lift(x, y, elapsed, k, half_life_ns, adjust):
-        fall = scalar.expm1(-scalar.LN2 * (elapsed / half_life_ns))
+    def lift(x, y, fall, k, adjust):
         w = 1.0 if adjust == 1 or k == 0 else -fall
         return 1.0 + fall, w, x, y, -0.0, -0.0, -0.0, -0.0, -0.0
 

@@ -3,7 +3,7 @@
 import math
 
 from gpukern import scalar
-from gpukern.kernel import NAN, boolean, choice, fold, min_periods, number, window
+from gpukern.kernel import NAN, boolean, choice, composite, fold, map_, min_periods, number, window
 
 
 @fold("price>0, signed_volume", out="kyle_lambda",
@@ -59,22 +59,26 @@ class amihud_illiquidity:
         return scale * (s / n)
 
 
-@fold("price>0", out="roll_spread, roll_spread_bps",
-      params=[window(20, low=2), min_periods("2"), choice("positive", "null", "null", "zero")],
-      first="window + 2", units="price, bps", scale=(1, 0), source="Roll 1984")  # fmt: skip
-class roll_spread:
-    """Implied spread 2√(−c), c = Cov(Δp_t, Δp_{t−1}) over the pairs in the window, ddof 1.
+@map_("price>0", out="change, log_change", first="2", hidden=True)
+class price_changes:
+    """Change of the price and of its logarithm since the row before."""
 
-    bps: the same of log returns, times 1e4. Null where c > 0; with ``positive='zero'`` 0.
-    """
+    def value(price, prev_price):
+        change = price - prev_price
+        return change, scalar.log1p(change / prev_price)
+
+
+@fold("change, log_change", out="roll_spread, roll_spread_bps",
+      params=[window(20, low=2), min_periods("2"), choice("positive", "null", "null", "zero")],
+      first="window + 1", hidden=True)  # fmt: skip
+class covariance_spread:
+    """Roll's spread from the covariance of successive changes."""
 
     acc = "sa sb sab su sv suv"
     series = "a b u v"
 
-    def inner(price, prev_price, prev2_price):
-        a = price - prev_price
-        b = prev_price - prev2_price
-        return a, b, scalar.log1p(a / prev_price), scalar.log1p(b / prev2_price)
+    def inner(change, prev_change, log_change, prev_log_change):
+        return change, prev_change, log_change, prev_log_change
 
     def lift(da, db, du, dv):
         return da, db, da * db, du, dv, du * dv
@@ -86,3 +90,20 @@ class roll_spread:
         spread = 2.0 * math.sqrt(-c) if c <= 0.0 else (above if c > 0.0 else NAN)
         bps = 2e4 * math.sqrt(-d) if d <= 0.0 else (above if d > 0.0 else NAN)
         return spread, bps
+
+
+@composite("price>0", out="roll_spread, roll_spread_bps",
+           params=[window(20, low=2), min_periods("2"), choice("positive", "null", "null", "zero")],
+           first="window + 2", units="price, bps", scale=(1, 0), source="Roll 1984")  # fmt: skip
+class roll_spread:
+    """Implied spread 2√(−c), c = Cov(Δp_t, Δp_{t−1}) over the pairs in the window, ddof 1.
+
+    bps: the same of log returns, times 1e4. Null where c > 0; with ``positive='zero'`` 0.
+    """
+
+    def build(price, window, min_periods, positive):
+        changes = price_changes(price)
+        return covariance_spread(
+            changes["change"], changes["log_change"],
+            window=window, min_periods=min_periods, positive=positive,
+        )  # fmt: skip

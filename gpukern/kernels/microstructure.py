@@ -121,8 +121,8 @@ class bulk_share:
 
     def value(n, change, s1, s2):
         square = s2 - s1 * s1 / n
-        deviation = math.sqrt(square / (n - 1)) if square > 0.0 else 0.0
-        return scalar.norm_cdf(change / deviation) if deviation > 0.0 else 0.5
+        deviation = math.sqrt((0.0 if square < 0.0 else square) / (n - 1.0))
+        return scalar.norm_cdf(0.0 if deviation == 0.0 else change / deviation)
 
 
 @step("volume>0, share", out="vpin, vpin_buckets:i64", ring="n_buckets",

@@ -32,9 +32,11 @@ class cusum:
             gap = x - mean if n > 1.0 else 0.0
             mean = mean + gap / n if n > 1.0 else x
             spread = spread + gap * (x - mean) if n > 1.0 else 0.0
+            # From the last of these rows on, ``spread`` is σ itself.
+            spread = math.sqrt(spread / (calib - 1.0)) if n == calib else spread
             return (pos, neg, n, mean, spread), (null, null, null, NULL, NULL)
         centre = mean if mu != mu else mu
-        scale = math.sqrt(spread / (calib - 1.0)) if sigma != sigma else sigma
+        scale = spread if sigma != sigma else sigma
         if scale == 0.0:
             return (pos, neg, n, mean, spread), (NAN, NAN, NAN, NULL, NULL)
         z = (x - centre) / scale

@@ -1,0 +1,73 @@
+"""On CI a skip without an accepted reason is a failure; elsewhere it is a skip."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent.parent
+BODY = """
+import pytest
+
+def test_captures():
+    pytest.skip("captures absent: no folder")
+
+def test_device():
+    pytest.skip("no GPU: nothing to run on")
+
+def test_extra():
+    pytest.importorskip("no_such_module_at_all", reason="extra kafka not installed")
+
+def test_lazy():
+    pytest.skip("does not work yet")
+
+@pytest.mark.skip
+def test_lazier():
+    pass
+
+@pytest.mark.xfail(reason="known", strict=True)
+def test_known():
+    assert False
+"""
+
+
+@pytest.mark.parametrize(
+    ("ci", "expected"), [("1", "2 failed, 3 skipped, 1 xfailed"), ("", "5 skipped, 1 xfailed")]
+)
+def test_unexplained_skips(tmp_path: Path, ci: str, expected: str) -> None:
+    for name in ("conftest.py", "samples.py"):
+        if (TESTS / name).exists():
+            shutil.copy(TESTS / name, tmp_path)
+    (tmp_path / "test_some.py").write_text(BODY)
+    environment = {n: v for n, v in os.environ.items() if not n.startswith("PYTEST")}
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        env={**environment, "GPUKERN_CI": ci},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert expected in run.stdout
+    assert ("unexpected skip: 'does not work yet'" in run.stdout) == bool(ci)
+
+
+def test_a_whole_module_that_skips_itself_counts_too(tmp_path: Path) -> None:
+    shutil.copy(TESTS / "conftest.py", tmp_path)
+    (tmp_path / "test_some.py").write_text(
+        'import pytest\npytest.skip("later", allow_module_level=True)\n'
+    )
+    environment = {n: v for n, v in os.environ.items() if not n.startswith("PYTEST")}
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        env={**environment, "GPUKERN_CI": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode != 0
+    assert "unexpected skip: 'later'" in run.stdout
