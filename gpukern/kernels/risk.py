@@ -40,19 +40,15 @@ class cusum:
         if scale == 0.0:
             return (pos, neg, n, mean, spread), (NAN, NAN, NAN, NULL, NULL)
         z = (x - centre) / scale
-        pos = pos + (z - k)
-        pos = 0.0 if pos < 0.0 else pos
-        neg = neg - (z + k)
-        neg = 0.0 if neg < 0.0 else neg
-        stat = neg if neg > pos else pos
-        alarm = 1 if stat > h else 0
-        direction = (1 if pos >= neg else -1) if alarm == 1 else 0
+        pos = max(pos + (z - k), 0.0)
+        neg = max(neg - (z + k), 0.0)
+        stat = max(neg, pos)
+        if stat <= h:
+            return (pos, neg, n, mean, spread), (stat, pos, neg, 0, 0)
         if stat != stat:
-            alarm = NULL
-            direction = NULL
-        out = (stat, pos, neg, alarm, direction)
-        if alarm == 1:
-            pos = 0.0 if reset == 1 else pos
-            neg = 0.0 if reset == 1 else neg
-            n = 0.0 if recalibrate == 1 else n
+            return (pos, neg, n, mean, spread), (stat, pos, neg, NULL, NULL)
+        out = (stat, pos, neg, 1, 1 if pos >= neg else -1)
+        pos = 0.0 if reset == 1 else pos
+        neg = 0.0 if reset == 1 else neg
+        n = 0.0 if recalibrate == 1 else n
         return (pos, neg, n, mean, spread), out
