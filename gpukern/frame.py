@@ -53,9 +53,9 @@ def kind_of(table: Any) -> str:
 
 def column_names(table: Any) -> list[str]:
     """Names of the table's columns."""
-    return list(table.schema.names) if isinstance(table, (pa.Table, pa.RecordBatch)) else [
-        str(c) for c in table.columns
-    ]  # fmt: skip
+    if kind_of(table) in ("table", "batch"):
+        return list(table.schema.names)
+    return [str(c) for c in table.columns]
 
 
 def select(table: Any, names: Sequence[str]) -> pa.Table:
@@ -99,13 +99,17 @@ def integers(column: pa.ChunkedArray, name: str) -> np.ndarray:
     """An integer or timestamp column as int64 (timestamps in ns), null as the smallest int64."""
     array = _one_array(column)
     kind = array.type
-    if pa.types.is_timestamp(kind):
-        array = pc.cast(array, pa.timestamp("ns", kind.tz))
-        array = array.view(pa.int64()) if isinstance(array, pa.Array) else array
-    elif pa.types.is_integer(kind):
-        array = pc.cast(array, pa.int64())
-    else:
+    if not (pa.types.is_timestamp(kind) or pa.types.is_integer(kind)):
         raise PlanError(f"column {name!r} must be an integer or a timestamp, it is {kind}")
+    try:
+        if pa.types.is_timestamp(kind):
+            array = pc.cast(array, pa.timestamp("ns", kind.tz)).view(pa.int64())
+        else:
+            array = pc.cast(array, pa.int64())
+    except pa.ArrowInvalid as error:
+        raise PlanError(
+            f"column {name!r} does not fit into int64 (times: ns, the years 1678 to 2261): {error}"
+        ) from None
     if array.null_count:
         array = pc.fill_null(array, NULL_INT)
     return array.to_numpy(zero_copy_only=False)
@@ -161,15 +165,18 @@ def _to_slots(codes: np.ndarray, values: list[Hashable], symbols: Symbols) -> np
 def _codes(column: pa.ChunkedArray, name: str) -> tuple[np.ndarray, list[Hashable]]:
     if pa.types.is_floating(column.type) or pa.types.is_nested(column.type):
         raise PlanError(f"key column {name!r} must be a string or an integer, it is {column.type}")
-    if column.null_count:
-        raise PlanError(
-            f"key column {name!r} has {column.null_count} nulls; every row needs a symbol, "
-            "drop or fill them"
-        )
     if pa.types.is_dictionary(column.type):
         array = _one_array(column.unify_dictionaries() if column.num_chunks > 1 else column)
     else:
         array = _one_array(column).dictionary_encode()
+    nulls = array.null_count
+    if array.dictionary.null_count:  # an index may point at a null
+        nulls = array.dictionary.take(array.indices).null_count
+    if nulls:
+        raise PlanError(
+            f"key column {name!r} has {nulls} null{'s' if nulls > 1 else ''}; every row needs a "
+            "symbol, drop or fill them"
+        )
     codes = pc.cast(array.indices, pa.int32()).to_numpy(zero_copy_only=False)
     return codes, array.dictionary.to_pylist()
 

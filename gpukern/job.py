@@ -15,7 +15,7 @@ from gpukern.forms import rows as prim
 from gpukern.frame import Result
 from gpukern.memory import empty
 from gpukern.piece import NO_ARENA, NO_TIME, Piece
-from gpukern.state import StepState, Symbols, pack
+from gpukern.state import NULL_FLOAT, StepState, Symbols, pack
 
 if TYPE_CHECKING:
     from gpukern.plan import Plan
@@ -40,6 +40,7 @@ class Job:
         self.last = np.zeros(0, np.int64)
         self.seen = np.zeros(0, np.int32)
         self.states = [StepState(s.template, s.params, plan.nan_policy) for s in plan.steps]
+        self.null = NULL_FLOAT[plan.nan_policy]
         self.modules: list[Any] = [None] * len(plan.steps)
         self.levels = plan.levels()
         self.used = plan.used()

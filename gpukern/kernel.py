@@ -45,12 +45,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from gpukern.durations import parse_duration
 from gpukern.errors import PlanError
 
 NAN = float("nan")
 # Null of the integer-like outputs inside the engine; turned into an Arrow null at the border.
 NULL = -(2**63)
+
+# Parameters whose type chooses the loop that is compiled: one type for all symbols.
+ONE_FORM = ("window", "lag", "duration", "half_life")
 
 DTYPES = {"f64": "float64", "i64": "int64", "i8": "int8", "b": "bool"}
 
@@ -95,6 +100,8 @@ class Param:
     def check(self, kernel: str, value: Any) -> Any:
         """Return the value in canonical form or raise PlanError naming kernel, parameter, value."""
         where = f"{kernel}: {self.name}"
+        if isinstance(value, np.generic):
+            value = value.item()
         if value is None:
             if self.optional:
                 return None
@@ -102,7 +109,12 @@ class Param:
         if isinstance(value, Mapping):
             if not value:
                 raise PlanError(f"{where} is an empty mapping; give {{symbol: value}}")
-            return {symbol: self.check(kernel, v) for symbol, v in value.items()}
+            each = {symbol: self.check(kernel, v) for symbol, v in value.items()}
+            if self.kind in ONE_FORM and len({type(v) for v in each.values()}) > 1:
+                raise PlanError(
+                    f"{where} must be rows, a duration or None for all symbols alike, got {value!r}"
+                )
+            return each
         return getattr(self, f"_check_{self.kind}")(where, value)
 
     def _bounds(self, where: str, value: Any) -> Any:
@@ -326,6 +338,10 @@ class Kernel:
                     f"{self.name}: {p.name} must be given" + (f"; {p.doc}" if p.doc else "")
                 )
             bound[p.name] = p.check(self.name, params.get(p.name, p.default))
+            if p.name == self.exclude_current and isinstance(bound[p.name], dict):
+                raise PlanError(
+                    f"{self.name}: {p.name} must be True or False for all symbols, not a mapping"
+                )
         if "validate" in self.functions:
             problem = self.functions["validate"](bound)
             if problem:

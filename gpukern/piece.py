@@ -25,13 +25,25 @@ TIME = (None, prim.ANY)
 class RowClass:
     """Rows that exist for some kernels: their dense positions and the runs of each symbol."""
 
-    __slots__ = ("count", "dense", "pos", "runs")
+    __slots__ = ("count", "dense", "pos", "runs", "there")
 
     def __init__(self, pos: np.ndarray | None, runs: np.ndarray, count: int) -> None:
         self.pos = pos  # None: dense order is row order
         self.runs = runs
         self.count = count
         self.dense: dict[Any, np.ndarray] = {}
+        self.there: np.ndarray | None = None  # validity bitmap of the rows that exist
+
+    def bits(self, n: int) -> np.ndarray:
+        """The validity bitmap of a result that is never null where its row exists."""
+        if self.there is None:
+            bits = np.empty((n + 7) // 8, np.uint8)
+            if self.pos is None or self.count == n:
+                bits.fill(255)
+            else:
+                prim.there_bits(self.pos, self.count, bits)
+            self.there = bits
+        return self.there
 
 
 class Piece:
@@ -114,8 +126,10 @@ class Piece:
             if rows.pos is None and (self.skip or column.dtype == np.int64):
                 rows.dense[need] = column
                 continue
-            rows.dense[need] = empty(rows.count, column.dtype.type)
-            tasks.append((rows, column, need[1], rows.dense[need]))
+            # One more than there are: rows that do not exist are written there.
+            room = empty(rows.count + 1, column.dtype.type)
+            rows.dense[need] = room[: rows.count]
+            tasks.append((rows, column, need[1], room))
         self._over_rows(tasks, self._to_dense)
 
     def _mark(
@@ -150,7 +164,7 @@ class Piece:
         if keep is None and len(self.touched) == 1:
             runs[0] = (self.touched[0], 0, self.n, 0)
             return RowClass(None, runs, self.n)
-        pos = empty(self.n, np.int32)
+        pos = empty(self.n, np.uint32)
         if self.local is None:
             self.local = np.zeros(self.n, np.int32)
         mask = np.empty(0, np.bool_) if keep is None else keep
@@ -161,7 +175,7 @@ class Piece:
     def _to_dense(
         self, lo: int, hi: int, rows: RowClass, column: np.ndarray, domain: int, dense: np.ndarray
     ) -> None:
-        pos = np.arange(lo, hi, dtype=np.int32) if rows.pos is None else rows.pos[lo:hi]
+        pos = np.arange(lo, hi, dtype=np.uint32) if rows.pos is None else rows.pos[lo:hi]
         if self.skip or column.dtype == np.int64:
             prim.to_dense(column[lo:hi], pos, dense)
         else:
@@ -211,6 +225,7 @@ class Piece:
     ) -> None:
         state = self.job.states[n]
         arena = state.arena if len(state.arena) else NO_ARENA
+        # An output may be one longer than the rows: the loop writes as far as the runs say.
         self.job.modules[n].run(
             runs, state.parameters, state.stride, state.rows, arena, t, *inputs, *outs
         )
@@ -231,7 +246,13 @@ class Piece:
         for m, kind in enumerate(step.kinds):
             at = self.job.wanted.get((n, m)) if rows.pos is None else None
             # Where dense order is row order, the kernel writes straight into the output column.
-            outs.append(empty(rows.count, kind) if at is None else self.targets[at[0]][0])
+            # Elsewhere a null follows the last element, for the rows that do not exist.
+            if at is not None:
+                outs.append(self.targets[at[0]][0])
+                continue
+            room = empty(rows.count + 1, kind)
+            room[rows.count] = self.job.null if kind is np.float64 else prim.NULL_INT
+            outs.append(room)
         return (rows.dense[TIME] if step.clock else NO_TIME), inputs, outs
 
     # -- results --------------------------------------------------------------------------
@@ -262,12 +283,23 @@ class Piece:
                 to[:] = dense[lo:hi]
             counts.append(prim.close_rows(to, valid))
             return
-        pos = np.arange(lo, hi, dtype=np.int32) if rows.pos is None else rows.pos[lo:hi]
+        pos = np.arange(lo, hi, dtype=np.uint32) if rows.pos is None else rows.pos[lo:hi]
+        if lo == 0 and hi == self.n and rows.pos is not None and self._complete(dense, rows.count):
+            prim.gather(dense, pos, to)
+            valid[:] = rows.bits(self.n)
+            counts.append(self.n - rows.count)
+            return
         if dense.dtype != np.float64:
             back = prim.to_rows_int
         else:
             back = prim.to_rows if self.skip else prim.to_rows_nan
         counts.append(back(dense, pos, to, valid))
+
+    def _complete(self, dense: np.ndarray, count: int) -> bool:
+        """Whether no row that exists has a null result, so that only the others are null."""
+        if dense.dtype == np.int64:
+            return prim.none_null(dense[:count])
+        return self.skip and prim.all_finite(dense[:count])
 
     def _close(
         self, ref: tuple[int, int], out: np.ndarray, bits: np.ndarray, counts: list[int]

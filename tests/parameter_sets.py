@@ -51,7 +51,7 @@ CASES: dict[str, list[dict[str, Any]]] = {
     "rolling_quantile": [*ROWS_AND_TIME, {"window": WINDOW, "q": 0.9}, {"window": 140, "q": 0.0}],
     "autocorr": [{"window": 9}, {"lag": 3, "window": 9}, {"window": SPAN}],
     "ofi": [{}, {"window": WINDOW}, {"window": SPAN}, {"window": WINDOW, "min_periods": 2}],
-    "effective_spread": [{}, {"side": "side", "signed": True}],
+    "effective_spread": [{"side": "side"}, {"side": "side", "signed": True}],
     "trade_sign": [
         {"bid": "bid", "ask": "ask"},
         {"method": "tick"},
@@ -151,13 +151,21 @@ def cases(kernel: Kernel) -> list[dict[str, Any]]:
     return [plain, {**plain, **durations}] if durations else [plain]
 
 
-def mapped_case(kernel: Kernel) -> tuple[dict[str, Any], str, tuple[Any, Any]] | None:
-    """(other arguments, parameter, two values) for the per-symbol check; None: no parameter."""
-    if kernel.name in MAPPED:
-        return MAPPED[kernel.name]
-    for case in cases(kernel):
-        window = case.get("window")
-        if isinstance(window, int):
-            rest = {n: v for n, v in case.items() if n != "window"}
-            return rest, "window", (window, window + 4)
-    return None
+def mapped_cases(kernel: Kernel) -> list[tuple[dict[str, Any], str, tuple[Any, Any]]]:
+    """(other arguments, parameter, two values) for the per-symbol check."""
+    found = [MAPPED[kernel.name]] if kernel.name in MAPPED else []
+    windows = [c for c in cases(kernel) if isinstance(c.get("window"), int)][:1]
+    for case in windows:
+        window = case["window"]
+        found.append((without(case, "window"), "window", (window, window + 4)))
+    base = windows[0] if windows else cases(kernel)[0]
+    for param in kernel.params:
+        if param.kind == "boolean":
+            found.append((without(base, param.name), param.name, (True, False)))
+        elif param.kind == "choice":
+            found.append((without(base, param.name), param.name, param.options[:2]))
+    return found
+
+
+def without(case: dict[str, Any], name: str) -> dict[str, Any]:
+    return {n: v for n, v in case.items() if n != name}

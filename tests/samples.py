@@ -101,7 +101,7 @@ def with_print(
 ) -> dict[str, np.ndarray]:
     """Every float column holds one absurd value in one row."""
     spoilt = {n: v.copy() for n, v in values.items()}
-    for name, column in spoilt.items():
+    for column in spoilt.values():
         if column.dtype == np.float64:
             column[row] = value
     return spoilt
@@ -213,7 +213,7 @@ def bits(column: pa.ChunkedArray | pa.Array) -> tuple[np.ndarray, np.ndarray]:
 def assert_same(
     got: pa.Table, expected: pa.Table, names: Iterable[str], rows: np.ndarray | None = None
 ) -> None:
-    """The named columns agree bit for bit; ``rows`` are the rows of ``expected`` that ``got`` has."""
+    """The named columns agree bit for bit; ``got`` has the ``rows`` of ``expected``."""
     for name in names:
         assert got.schema.field(name).type == expected.schema.field(name).type
         valid, values = bits(got.column(name))
@@ -225,7 +225,8 @@ def assert_same(
         if len(different):
             row = int(different[0])
             at = row if rows is None else int(rows[row])
+            found, right = got.column(name)[row].as_py(), expected.column(name)[at].as_py()
             raise AssertionError(
                 f"{name}: {len(different)} of {len(valid)} rows differ, first row {row}: "
-                f"{got.column(name)[row].as_py()!r} instead of {expected.column(name)[at].as_py()!r}"
+                f"{found!r} instead of {right!r}"
             )

@@ -1,4 +1,4 @@
-"""Generated documentation is what its generator would write now, and says what the registry says."""
+"""Generated documentation is what its generator would write now."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def test_every_kernel_has_its_row() -> None:
     assert sorted(rows) == sorted(gk.kernels())
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("docs/*.md")), ids=lambda p: p.name)
-def test_relative_links_lead_somewhere(path: Path) -> None:
-    targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text())
-    assert [t for t in targets if not (path.parent / t).exists()] == []
+def test_relative_links_lead_somewhere() -> None:
+    pages = sorted(ROOT.glob("docs/*.md"))
+    assert pages
+    for page in pages:
+        targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
+        assert [t for t in targets if not (page.parent / t).exists()] == [], page.name

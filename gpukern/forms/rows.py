@@ -1,9 +1,9 @@
 """Row primitives: missing rows out, rows of one symbol together, results back in row order.
 
 A *class* of rows is the set of rows that exist for a kernel (none of its inputs missing). Its
-index is ``pos``: the dense position of every row, or −1; dense rows of one symbol are contiguous
-and in row order, so a dense column is what a kernel sees and ``dense[pos]`` is its result in row
-order, with nulls where ``pos`` is −1.
+index is ``pos``: the dense position of every row, or for rows that do not exist the position
+after the last one. Dense rows of one symbol are contiguous and in row order, so a dense column is
+what a kernel sees, and with a null after its last element ``dense[pos]`` is its result in row order.
 """
 
 import math
@@ -117,37 +117,69 @@ def index_rows(local, touched, keep, every, pos, runs):
             pos[i] = next_row[s]
             next_row[s] += 1
         else:
-            pos[i] = -1
+            pos[i] = total
     return found
 
 
 @njit(cache=True, nogil=True)
 def to_dense(column, pos, dense):
-    """dense[pos[i]] = column[i] for the rows of the class."""
+    """dense[pos[i]] = column[i]; rows that do not exist end up after the last element."""
     for i in range(len(pos)):
-        p = pos[i]
-        if p >= 0:
-            dense[p] = column[i]
+        dense[pos[i]] = column[i]
 
 
 @njit(cache=True, nogil=True)
 def to_dense_nan(column, pos, domain, dense):
     """The same under nan_policy='propagate': whatever is missing enters as the one quiet NaN."""
     for i in range(len(pos)):
-        p = pos[i]
-        if p >= 0:
-            x = column[i]
-            ok = x - x == 0.0
-            if domain == POSITIVE:
-                ok = ok and x > 0.0
-            elif domain == NON_NEGATIVE:
-                ok = ok and x >= 0.0
-            dense[p] = x if ok else math.nan
+        x = column[i]
+        ok = x - x == 0.0
+        if domain == POSITIVE:
+            ok = ok and x > 0.0
+        elif domain == NON_NEGATIVE:
+            ok = ok and x >= 0.0
+        dense[pos[i]] = x if ok else math.nan
+
+
+@njit(cache=True, nogil=True)
+def all_finite(dense):
+    """Whether no element is NaN or infinite."""
+    bad = 0
+    for i in range(len(dense)):
+        bad += dense[i] - dense[i] != 0.0
+    return bad == 0
+
+
+@njit(cache=True, nogil=True)
+def none_null(dense):
+    """Whether no integer element is null."""
+    bad = 0
+    for i in range(len(dense)):
+        bad += dense[i] == NULL_INT
+    return bad == 0
+
+
+@njit(cache=True, nogil=True)
+def there_bits(pos, count, bits):
+    """The validity bitmap of rows that exist."""
+    n = len(pos)
+    for b in range(len(bits)):
+        byte = 0
+        for j in range(min(8, n - 8 * b)):
+            byte |= int(pos[8 * b + j] < count) << j
+        bits[b] = byte
+
+
+@njit(cache=True, nogil=True)
+def gather(dense, pos, out):
+    """out[i] = dense[pos[i]]."""
+    for i in range(len(out)):
+        out[i] = dense[pos[i]]
 
 
 @njit(cache=True, nogil=True)
 def to_rows(dense, pos, out, bits):
-    """out[i] = dense[pos[i]], null where there is none or it is not finite; return the nulls.
+    """out[i] = dense[pos[i]], null where it is not finite; return the nulls.
 
     ``bits`` is the Arrow validity bitmap of ``out`` (its first row is bit 0 of byte 0).
     """
@@ -157,8 +189,7 @@ def to_rows(dense, pos, out, bits):
         byte = 0
         for j in range(min(8, n - 8 * b)):
             i = 8 * b + j
-            p = pos[i]
-            x = dense[p] if p >= 0 else math.nan
+            x = dense[pos[i]]
             ok = x - x == 0.0
             out[i] = x if ok else math.nan
             byte |= int(ok) << j
@@ -207,7 +238,7 @@ def to_rows_nan(dense, pos, out, bits):
         for j in range(min(8, n - 8 * b)):
             i = 8 * b + j
             p = pos[i]
-            x = view[p] if p >= 0 else NULL_BITS
+            x = view[p]
             ok = x != NULL_BITS
             to[i] = x
             byte |= int(ok) << j
@@ -226,7 +257,7 @@ def to_rows_int(dense, pos, out, bits):
         for j in range(min(8, n - 8 * b)):
             i = 8 * b + j
             p = pos[i]
-            x = dense[p] if p >= 0 else NULL_INT
+            x = dense[p]
             ok = x != NULL_INT
             out[i] = x
             byte |= int(ok) << j

@@ -25,7 +25,7 @@ def exprs() -> list[gk.Expr]:
         gk.vwap("price", "size"),
         gk.cusum("price", calib=10),
         gk.ofi(window=5),
-        gk.ewma("price", alpha={s: 0.1 for s in samples.SYMBOLS}),
+        gk.ewma("price", alpha=dict.fromkeys(samples.SYMBOLS, 0.1)),
     ]
 
 

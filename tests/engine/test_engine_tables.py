@@ -107,9 +107,7 @@ def test_with_features_takes_a_batch_without_key_and_time() -> None:
 # --------------------------------------------------------------------------------------- order
 
 
-def test_sorting_computes_in_time_order_and_keeps_the_rows(
-    plan: gk.Plan, market: pa.Table
-) -> None:
+def test_sorting_computes_in_time_order_and_keeps_the_rows(plan: gk.Plan, market: pa.Table) -> None:
     order = pa.compute.sort_indices(market, sort_keys=[("ts", "ascending")])
     known = market.append_column("row", pa.array(range(market.num_rows)))
     ordered = known.take(order)

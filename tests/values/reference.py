@@ -158,9 +158,7 @@ def quantile(x: np.ndarray, q: float) -> float:
     return float(s[j] + (h - j) * (upper - s[j]))
 
 
-def weights(
-    n: int, *, decay: list[float], adjust: bool
-) -> np.ndarray:
+def weights(n: int, *, decay: list[float], adjust: bool) -> np.ndarray:
     """Exponential weights of rows 0…n−1 at row n−1; decay[i] acts when row i arrives."""
     w = np.zeros(n)
     for i in range(n):

@@ -203,9 +203,7 @@ def test_donchian_channel_of_the_rows_before(bars: dict[str, np.ndarray]) -> Non
     got = ref.run(gk.donchian_channel(window=10, include_current=False), high=high, low=low)
     ref.assert_close(got["donchian_high"], pd.Series(high).rolling(10).max().shift())
     ref.assert_close(got["donchian_low"], pd.Series(low).rolling(10).min().shift())
-    got = ref.run(
-        gk.donchian_channel(window="20s", include_current=False), high=high, low=low, t=t
-    )
+    got = ref.run(gk.donchian_channel(window="20s", include_current=False), high=high, low=low, t=t)
     rows = [r[:-1] for r in ref.window_rows(t, "20s")]
     ref.assert_close(got["donchian_high"], [high[r].max() if len(r) else NAN for r in rows])
 
