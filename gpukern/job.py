@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Rows of a piece: columns of this length stay in the cache from grouping to result, and runs of
 # one symbol are long enough (RUN rows) that loading state does not matter.
-PIECE = 1 << 16
+PIECE = 1 << 17
 RUN = 64
 MAX_PIECE = 1 << 19
 FEW_STEPS = 4  # so few columns fit the cache in longer pieces, which threads share better
@@ -41,6 +41,7 @@ class Job:
         self.seen = np.zeros(0, np.int32)
         self.states = [StepState(s.template, s.params, plan.nan_policy) for s in plan.steps]
         self.null = NULL_FLOAT[plan.nan_policy]
+        self.cost = [0] * len(plan.steps)  # ns of each step in the last piece
         self.modules: list[Any] = [None] * len(plan.steps)
         self.levels = plan.levels()
         self.used = plan.used()

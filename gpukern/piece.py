@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Executor
 from itertools import pairwise
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -90,7 +91,9 @@ class Piece:
                 for n in level.steps:
                     self._shared_step(n)
             else:
-                list(self.pool.map(self._step, level.steps))
+                # The longest first, so that no thread is left with one at the end.
+                cost = self.job.cost
+                list(self.pool.map(self._step, sorted(level.steps, key=lambda n: -cost[n])))
         return self.nulls
 
     def _over_rows(self, tasks: list[tuple[Any, ...]], work: Callable[..., None]) -> None:
@@ -185,6 +188,7 @@ class Piece:
 
     def _step(self, n: int) -> None:
         """One step on one thread."""
+        begin = perf_counter_ns()
         step = self.job.plan.steps[n]
         rows = self.classes[step.present]
         t, inputs, outs = self._operands(n, step, rows)
@@ -194,6 +198,7 @@ class Piece:
                 out, bits, counts = self._room((n, m), dense)
                 self._back(0, self.n, rows, dense, out, bits, counts)
                 self._close((n, m), out, bits, counts)
+        self.job.cost[n] = perf_counter_ns() - begin
 
     def _shared_step(self, n: int) -> None:
         """One step on all threads: symbols are shared out, long runs of one symbol are cut."""

@@ -51,7 +51,7 @@ CASES: dict[str, list[dict[str, Any]]] = {
     "rolling_quantile": [*ROWS_AND_TIME, {"window": WINDOW, "q": 0.9}, {"window": 140, "q": 0.0}],
     "autocorr": [{"window": 9}, {"lag": 3, "window": 9}, {"window": SPAN}],
     "ofi": [{}, {"window": WINDOW}, {"window": SPAN}, {"window": WINDOW, "min_periods": 2}],
-    "effective_spread": [{"side": "side"}, {"side": "side", "signed": True}],
+    "effective_spread": [{}, {"side": "side", "signed": True}],
     "trade_sign": [
         {"bid": "bid", "ask": "ask"},
         {"method": "tick"},

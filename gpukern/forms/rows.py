@@ -3,7 +3,7 @@
 A *class* of rows is the set of rows that exist for a kernel (none of its inputs missing). Its
 index is ``pos``: the dense position of every row, or for rows that do not exist the position
 after the last one. Dense rows of one symbol are contiguous and in row order, so a dense column is
-what a kernel sees, and with a null after its last element ``dense[pos]`` is its result in row order.
+what a kernel sees; with a null after its last element ``dense[pos]`` is a result in row order.
 """
 
 import math

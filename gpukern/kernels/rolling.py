@@ -102,39 +102,11 @@ class rolling_zscore:
         return ((x - cx) - s1 / n) / std if std > 0.0 else NAN
 
 
-@fold("x", out="{x}_skew{w}",
-      params=[window(20), min_periods("1 if bias else 3"), boolean("bias", False)],
-      first="window", units="1", scale=0,
-      source="pandas rolling.skew; polars rolling_skew (bias=True)")  # fmt: skip
-class rolling_skew:
-    """Skewness of the window: g = μ₃ / μ₂^1.5; unless ``bias``, g·√(n(n−1)) / (n−2).
-
-    A constant window gives null.
-    """
-
-    acc = "s1 s2 s3"
-
-    def lift(dx):
-        square = dx * dx
-        return dx, square, square * dx
-
-    def value(n, s1, s2, s3, bias):
-        mean = s1 / n
-        m2 = squares(n, s1, s2) / n
-        m3 = (s3 - mean * (3.0 * s2 - 2.0 * mean * s1)) / n
-        unbias = 1.0 if bias else math.sqrt(n * (n - 1.0)) / (n - 2.0)
-        return unbias * (m3 / (m2 * math.sqrt(m2))) if m2 > 0.0 else NAN
-
-
-@fold("x", out="{x}_kurt{w}",
-      params=[window(20), min_periods("1 if bias else 4"), boolean("bias", False)],
-      first="window", units="1", scale=0,
-      source="pandas rolling.kurt; SciPy kurtosis (bias=True)")  # fmt: skip
-class rolling_kurt:
-    """Excess kurtosis of the window: g = μ₄ / μ₂² − 3.
-
-    Unless ``bias``, (n−1) / ((n−2)(n−3)) · ((n+1)g + 6). A constant window gives null.
-    """
+@fold("x", out="skew, kurt", params=[window(20), min_periods(), boolean("bias", False)],
+      first="max(window, 3), max(window, 4)", units="1, 1", scale=0, hidden=True,
+      source="Joanes–Gill 1998")  # fmt: skip
+class window_shape:
+    """Skewness and excess kurtosis of one window: who asks for both pays for one."""
 
     acc = "s1 s2 s3 s4"
 
@@ -145,10 +117,43 @@ class rolling_kurt:
     def value(n, s1, s2, s3, s4, bias):
         mean = s1 / n
         m2 = squares(n, s1, s2) / n
+        m3 = (s3 - mean * (3.0 * s2 - 2.0 * mean * s1)) / n
         m4 = (s4 - mean * (4.0 * s3 - mean * (6.0 * s2 - 3.0 * mean * s1))) / n
+        skew = m3 / (m2 * math.sqrt(m2)) if m2 > 0.0 else NAN
         g = m4 / (m2 * m2) - 3.0 if m2 > 0.0 else NAN
-        unbias = 1.0 if bias else (n - 1.0) / ((n - 2.0) * (n - 3.0))
-        return g if bias else unbias * ((n + 1.0) * g + 6.0)
+        if bias:
+            return skew, g
+        skew = skew * (math.sqrt(n * (n - 1.0)) / (n - 2.0)) if n > 2 else NAN
+        kurt = (n - 1.0) / ((n - 2.0) * (n - 3.0)) * ((n + 1.0) * g + 6.0) if n > 3 else NAN
+        return skew, kurt
+
+
+@composite("x", out="{x}_skew{w}",
+           params=[window(20), min_periods("1 if bias else 3"), boolean("bias", False)],
+           first="window", units="1", scale=0,
+           source="pandas rolling.skew; polars rolling_skew (bias=True)")  # fmt: skip
+class rolling_skew:
+    """Skewness of the window: g = μ₃ / μ₂^1.5; unless ``bias``, g·√(n(n−1)) / (n−2).
+
+    A constant window gives null.
+    """
+
+    def build(x, window, min_periods, bias):
+        return window_shape(x, window=window, min_periods=min_periods, bias=bias)["skew"]
+
+
+@composite("x", out="{x}_kurt{w}",
+           params=[window(20), min_periods("1 if bias else 4"), boolean("bias", False)],
+           first="window", units="1", scale=0,
+           source="pandas rolling.kurt; SciPy kurtosis (bias=True)")  # fmt: skip
+class rolling_kurt:
+    """Excess kurtosis of the window: g = μ₄ / μ₂² − 3.
+
+    Unless ``bias``, (n−1) / ((n−2)(n−3)) · ((n+1)g + 6). A constant window gives null.
+    """
+
+    def build(x, window, min_periods, bias):
+        return window_shape(x, window=window, min_periods=min_periods, bias=bias)["kurt"]
 
 
 @fold("x", out="{x}_min{w}", params=[window(20), min_periods()], first="window", units="x",

@@ -112,20 +112,18 @@ def test_building_blocks_are_tested_through_the_kernels_made_of_them() -> None:
 
 @pytest.mark.parametrize("symbols", [1, 3, 700])
 def test_thread_count_changes_no_bit(symbols: int) -> None:
-    rows = 70_000  # more than one piece of work, and more than the engine gives to one thread
-    random = np.random.default_rng(1)
-    data = samples.columns(rows, seed=2)
-    code = random.integers(0, symbols, rows)
-    holes = {"price": random.random(rows) < 0.3}
-    table = samples.table({"x": data}, holes={"x": holes})
-    table = table.set_column(0, "symbol", pa.array(code))
+    rows = 70_000  # so many that the engine shares out the rows of one symbol, too
+    data, nulls = samples.punch(samples.columns(rows, seed=2), share=0.03, seed=3)
+    table = samples.table({"all": data}, holes={"all": nulls})
+    keys = np.random.default_rng(1).integers(0, symbols, rows)
     exprs = [
-        KERNELS[name]().alias(*(f"{name} {o.name}" for o in KERNELS[name].outputs))
-        for name in ("log_returns", "rolling_mean", "rolling_std", "rolling_median", "cum_sum",
-                     "ewma", "macd", "cusum", "welford_mean_var", "vwap")
-    ]  # fmt: skip
-    plan = Plan(exprs)
-    table = table.select(plan.input_columns)
-    one = plan.run(table, threads=1)
-    for threads in (2, 4):
-        samples.assert_same(plan.run(table, threads=threads), one, plan.output_names)
+        case.expr.alias(*(f"{name}: {n}" for n in case.names))
+        for name in KERNELS
+        for case in subject(name).cases
+    ]
+    for policy in ("skip", "propagate"):
+        plan = Plan(exprs, nan_policy=policy)
+        keyed = table.set_column(0, "symbol", pa.array(keys)).select(plan.input_columns)
+        one = plan.run(keyed, threads=1)
+        for threads in (2, 4):
+            samples.assert_same(plan.run(keyed, threads=threads), one, plan.output_names)
