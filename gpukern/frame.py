@@ -129,32 +129,37 @@ def slots_of(table: pa.Table, by: Sequence[str], symbols: Symbols) -> np.ndarray
         return symbols.slot(None)
     parts = [_codes(table.column(name), name) for name in by]
     if len(parts) == 1:
-        codes, values = parts[0]
-        return _to_slots(codes, values, symbols)
+        return _to_slots(*parts[0], symbols)
     combined = parts[0][0].astype(np.int64)
     for codes, values in parts[1:]:
         combined = combined * len(values) + codes
     unique, inverse = np.unique(combined, return_inverse=True)
+    names = [values.to_pylist() for _, values in parts]
     keys: list[Hashable] = []
     for code in unique.tolist():
         key: list[Hashable] = []
-        for _, values in reversed(parts):
+        for values in reversed(names):
             code, place = divmod(code, len(values))
             key.append(values[place])
         keys.append(tuple(reversed(key)))
-    return _to_slots(inverse.astype(np.int32), keys, symbols)
+    slots = np.array([symbols.slot(key) for key in keys], np.int32)
+    return slots[inverse]
 
 
-def _to_slots(codes: np.ndarray, values: list[Hashable], symbols: Symbols) -> np.ndarray | int:
+def _to_slots(codes: np.ndarray, values: pa.Array, symbols: Symbols) -> np.ndarray | int:
     """Translate dictionary codes; only values that occur get a slot."""
-    used = np.zeros(max(len(values), 1), np.bool_)
-    prim.mark_used(codes, used)
-    lookup = np.full(len(used), -1, np.int32)
-    found = np.flatnonzero(used).tolist()
-    for code in found:
-        lookup[code] = symbols.slot(values[code])
-    if len(found) == 1:
-        return int(lookup[found[0]])
+    lookup = symbols.lookup
+    if symbols.dictionary is None or not symbols.dictionary.equals(values):
+        lookup = np.full(len(values), -1, np.int32)
+    assert lookup is not None
+    new = np.zeros(len(lookup), np.bool_)
+    one = prim.mark_new(codes, lookup, new)
+    for code in np.flatnonzero(new).tolist():
+        lookup[code] = symbols.slot(values[code].as_py())
+    # A stream repeats its dictionary, which saves looking its thousands of symbols up each time.
+    symbols.dictionary, symbols.lookup = values, lookup
+    if one and len(codes):
+        return int(lookup[codes[0]])
     if prim.is_identity(lookup):
         return codes
     slots = np.empty(len(codes), np.int32)
@@ -162,7 +167,7 @@ def _to_slots(codes: np.ndarray, values: list[Hashable], symbols: Symbols) -> np
     return slots
 
 
-def _codes(column: pa.ChunkedArray, name: str) -> tuple[np.ndarray, list[Hashable]]:
+def _codes(column: pa.ChunkedArray, name: str) -> tuple[np.ndarray, pa.Array]:
     if pa.types.is_floating(column.type) or pa.types.is_nested(column.type):
         raise PlanError(f"key column {name!r} must be a string or an integer, it is {column.type}")
     if pa.types.is_dictionary(column.type):
@@ -178,7 +183,7 @@ def _codes(column: pa.ChunkedArray, name: str) -> tuple[np.ndarray, list[Hashabl
             "symbol, drop or fill them"
         )
     codes = pc.cast(array.indices, pa.int32()).to_numpy(zero_copy_only=False)
-    return codes, array.dictionary.to_pylist()
+    return codes, array.dictionary
 
 
 def arrow_array(result: Result) -> pa.Array:

@@ -153,8 +153,7 @@ class Job:
                 state.add_symbols(symbols[len(state.parameters) :])
 
     def _forget_symbols(self, known: int) -> None:
-        for symbol in list(self.symbols.slots)[known:]:
-            del self.symbols.slots[symbol]
+        self.symbols.forget(known)
         for state in self.states:
             if state.mapped:
                 state.parameters = state.parameters[:known]

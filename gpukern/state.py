@@ -10,6 +10,7 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from gpukern.durations import parse_duration
 from gpukern.errors import PlanError, StateError
@@ -29,6 +30,9 @@ class Symbols:
 
     def __init__(self) -> None:
         self.slots: dict[Hashable, int] = {}
+        # The last batch's dictionary of symbols, and the slot of each of its codes (−1: unseen).
+        self.dictionary: pa.Array | None = None
+        self.lookup: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -36,6 +40,12 @@ class Symbols:
     def slot(self, symbol: Hashable) -> int:
         """The symbol's slot, given out on first sight."""
         return self.slots.setdefault(symbol, len(self.slots))
+
+    def forget(self, known: int) -> None:
+        """Take back the slots after the first ``known``."""
+        for symbol in list(self.slots)[known:]:
+            del self.slots[symbol]
+        self.dictionary = self.lookup = None
 
 
 def parameter_words(

@@ -87,7 +87,7 @@ def excludes_current(kernel: Kernel, params: dict[str, Any]) -> bool:
 
 
 def _begin(kernel: Kernel, title: str, scratch: list[str], ring: str = "") -> Source:
-    """The head of a loop. ``ring`` is where in a state row the next ring entry stands."""
+    """The head of a loop. ``ring``: the words (from, to) of a state row that will be needed."""
     s = Source()
     ins = "".join(f", in_{i.name}" for i in kernel.inputs)
     outs = "".join(f", out_{n}" for n in range(len(kernel.outputs)))
@@ -104,8 +104,10 @@ def _begin(kernel: Kernel, title: str, scratch: list[str], ring: str = "") -> So
     s.block(f"for z in range(r, min(r + {AHEAD}, runs.shape[0])):")
     s("slot = runs[z, 0]", "touched += st[slot, 0]")
     if ring:
+        # All of a small state row (a block that closes reads all of it), else around the entry.
         at = [p.name for p in kernel.params].index("window") + 1
-        s(f"span = pari[slot * stride, {at}]", f"touched += st[slot, {ring}]")
+        s(f"span = pari[slot * stride, {at}]", f"first, last = {ring}")
+        s("for w in range(first, min(last, st.shape[1]), 8):", "    touched += st[slot, w]")
     s.end(2)
     s("slot = runs[r, 0]", "lo = runs[r, 1]", "hi = runs[r, 2]", "emit = runs[r, 3]")
     s("p = slot * stride", "null = par[p, 0]")
@@ -347,7 +349,7 @@ def _rank(kernel: Kernel, params: dict[str, Any]) -> Template:
     else:
         layout.add(["off", "cap", "head", "tail", "n", "nans"], "i")
         layout.arena_fields = 3
-    ring = f"{layout.size} + max(sti[slot, 0], 0) % span" if variant == "rows" else ""
+    ring = f"{layout.size} + span, {layout.size} + 2 * span" if variant == "rows" else ""
     s = _begin(kernel, f"rank over a window in {variant}", [], ring)
     s("window = p_window", *layout.load())
     if variant == "rows":

@@ -217,7 +217,8 @@ def rows(kernel: Kernel, before: bool) -> Template:
     # the row (once it has come) and the sum of the rows after it (``before``: from it on) in the
     # block before; that is the identity until a block has closed.
     layout.ring_words = lambda v: width * v["window"]
-    entry = f"{layout.size} + max(sti[slot, 0] - {len(fold.lags)}, 0) % span * {width}"
+    at = f"{layout.size} + max(sti[slot, 0] - {len(fold.lags)}, 0) % span * {width}"
+    entry = f"(0, {width} * span) if {width} * span <= 128 else ({at}, {at} + 24)"
     s = cpu._begin(kernel, "fold over a window in rows", fold.scratch(), entry)
     s("span = p_window", *layout.load())
     s(f"ring = st[slot, {layout.size} : {layout.size} + {width} * span]")

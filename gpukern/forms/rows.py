@@ -51,10 +51,14 @@ def mark_missing_int(column, keep):
 
 
 @njit(cache=True, nogil=True)
-def mark_used(codes, used):
-    """used[c] = True for every dictionary code that occurs."""
+def mark_new(codes, lookup, new):
+    """new[c] = True for dictionary codes that occur without a slot; are all codes the same?"""
+    differ = 0
     for i in range(len(codes)):
-        used[codes[i]] = True
+        c = codes[i]
+        new[c] |= lookup[c] < 0
+        differ |= c ^ codes[0]
+    return differ == 0
 
 
 @njit(cache=True, nogil=True)

@@ -60,18 +60,6 @@ def test_processes_may_race_for_a_cold_cache(tmp_path: Path) -> None:
     }  # a warm process compiles nothing
 
 
-def test_a_damaged_module_is_not_believed_for_ever(tmp_path: Path) -> None:
-    folder = tmp_path / "cache"
-    printed(start(folder))
-    for path in folder.rglob("*.nbc"):
-        path.write_bytes(b"")
-    process = start(folder)
-    process.communicate(timeout=120)
-    for path in folder.rglob("*.nb?"):
-        path.unlink()
-    assert printed(start(folder)) == PRINTED
-
-
 @pytest.fixture
 def doubled() -> object:
     """Registers a kernel whose constant and helper can be chosen."""

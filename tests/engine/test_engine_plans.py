@@ -215,3 +215,20 @@ def test_comparisons_with_nan_are_null_under_propagate() -> None:
 def test_a_result_that_is_not_finite_is_null() -> None:
     assert values(gk.cum_sum("x"), x=[1.7e308, 1.7e308]) == [1.7e308, None]
     assert values(gk.diff("x"), x=[-1.7e308, 1.7e308, 0.0]) == [None, None, -1.7e308]
+
+
+@pytest.mark.parametrize("policy", ["skip", "propagate"])
+def test_values_outside_the_domain_are_missing_under_both_policies(policy: str) -> None:
+    gone = None if policy == "skip" else "nan"
+    table = pa.table({"bid_size": [0.0, 1.0, -1.0, 1.0], "ask_size": [1.0, 0.0, 1.0, 3.0],
+                      "price": [1.0, 0.0, 2.0, -1.0]})  # fmt: skip
+    plan = gk.Plan([gk.l1_imbalance(), gk.pct_returns("price")], by=None, time=None,
+                   nan_policy=policy)  # fmt: skip
+    out = {
+        name: ["nan" if v is not None and np.isnan(v) else v for v in column]
+        for name, column in plan.run(table).select(plan.output_names).to_pydict().items()
+    }
+    assert out["l1_imbalance"] == [-1.0, 1.0, gone, -0.5]  # zero is a size
+    # A price of zero is none: skipped, the next return is over the row before it.
+    expected = [None, None, 1.0, None] if policy == "skip" else [None, "nan", "nan", "nan"]
+    assert out["pct_return"] == expected
