@@ -138,11 +138,14 @@ class Piece:
     def _mark(
         self, lo: int, hi: int, ref: Any, domain: int, mask: np.ndarray, dropped: list[int]
     ) -> None:
-        column = self.columns[ref]
+        column = self.columns[ref][lo:hi]
         if column.dtype == np.int64:
-            dropped.append(prim.mark_missing_int(column[lo:hi], mask[lo:hi]))
+            dropped.append(prim.mark_missing_int(column, mask[lo:hi]))
+        elif prim.all_present(column, domain):
+            mask[lo:hi] = True
+            dropped.append(0)
         else:
-            dropped.append(prim.mark_missing(column[lo:hi], domain, mask[lo:hi]))
+            dropped.append(prim.mark_missing(column, domain, mask[lo:hi]))
 
     def _class(self, present: tuple[Any, ...]) -> RowClass:
         """The rows on which all of ``present`` are there; equal sets of rows share one index."""

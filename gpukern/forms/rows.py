@@ -39,6 +39,24 @@ def mark_missing(column, domain, keep):
     return len(keep) - kept
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def all_present(column, domain):
+    """Whether no element is missing or outside the domain (stops at the first such block)."""
+    least = -math.inf if domain == ANY else 0.0
+    for begin in range(0, len(column), 1024):
+        block = column[begin : begin + 1024]
+        bad = 0
+        if domain == POSITIVE:
+            for i in range(len(block)):
+                bad += (not block[i] > 0.0) | (block[i] == math.inf)
+        else:
+            for i in range(len(block)):
+                bad += (not block[i] >= least) | (block[i] - block[i] != 0.0)
+        if bad:
+            return False
+    return True
+
+
 @njit(cache=True, nogil=True)
 def mark_missing_int(column, keep):
     """The same for an int64 column, whose null is the smallest integer."""
