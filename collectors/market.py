@@ -27,6 +27,7 @@ _HEAT_HALFLIFE_S = 20.0
 _SECONDS_BETWEEN_SHOCKS = 240.0
 _FACTOR_VOLATILITY = 1.3e-4  # per square root of a second: 73 % a year
 _ACTIONS_PER_BURST = 5.0
+_MORE_ORDERS_PER_LEVEL = 4.0
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,9 @@ class Asset:
 
 
 ASSETS: Mapping[str, Asset] = {
-    "BTC/USDT": Asset(83_250.0, 1_000_000, 1_000, 0.04, 0.25, 1.0, 0.3e-4, 3.0),
+    "BTC/USDT": Asset(83_250.0, 1_000_000, 1_000, 0.04, 0.25, 1.0, 0.3e-4, 2.2),
     "ETH/USDT": Asset(2_665.0, 1_000_000, 10_000, 0.8, 0.5, 1.2, 0.8e-4, 2.0),
-    "SOL/USDT": Asset(141.0, 1_000_000, 100_000, 12.0, 1.2, 1.5, 1.5e-4, 1.5),
+    "SOL/USDT": Asset(141.0, 1_000_000, 100_000, 12.0, 1.2, 1.5, 1.5e-4, 1.9),
 }
 
 
@@ -137,7 +138,7 @@ class Market:
     """Several pairs that move together."""
 
     def __init__(
-        self, pairs: Sequence[str], seed: int, start_ns: int, bursts_per_s: float = 1.2
+        self, pairs: Sequence[str], seed: int, start_ns: int, bursts_per_s: float = 1.6
     ) -> None:
         """`bursts_per_s`: how often something happens, over all pairs, in calm times."""
         for pair in pairs:
@@ -226,11 +227,20 @@ class Market:
         while left and len(taken.prices) > 1:
             price = taken.best
             size = min(left, taken.sizes[price])
-            stock.trade_id += 1
-            prints.append(Print(stock.trade_id, price, size, 1 if buys else -1))
+            for part in self._parts(stock, size):
+                stock.trade_id += 1
+                prints.append(Print(stock.trade_id, price, part, 1 if buys else -1))
             book.put(taken, price, taken.sizes[price] - size)
             left -= size
         return prints
+
+    def _parts(self, stock: _Stock, size: int) -> list[int]:
+        """What each of the resting orders that make up a level sells or buys of `size`."""
+        orders = 1 + int(self._random.expovariate(1 / _MORE_ORDERS_PER_LEVEL) + 0.5)
+        lots = size // stock.asset.lot
+        cuts = sorted({self._random.randrange(lots) for _ in range(orders - 1)} - {0})
+        ends = [*cuts, lots]
+        return [(b - a) * stock.asset.lot for a, b in zip([0, *cuts], ends, strict=True)]
 
     def _quote(self, stock: _Stock, fair: float, eagerness: float) -> None:
         """Market makers withdraw what the fair value has overtaken, and fill the gap it left.

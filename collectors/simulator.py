@@ -33,7 +33,7 @@ def generate_frames(
     frames: int | None = None,
     seed: int = 1,
     start_ns: int = START_NS,
-    bursts_per_s: float = 1.2,
+    bursts_per_s: float = 1.6,
 ) -> Iterator[tuple[int, bytes]]:
     """Frames of one Binance Spot connection, (recv_ns, frame), as a recorder would log them.
 
@@ -166,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("out", type=Path, help="file to write: .gz, .zst or plain")
     parser.add_argument("--symbols", nargs="+", default=list(ASSETS), metavar="BASE/QUOTE")
     parser.add_argument("--seconds", type=float, default=600.0)
-    parser.add_argument("--bursts-per-s", type=float, default=1.2, help="activity in calm times")
+    parser.add_argument("--bursts-per-s", type=float, default=1.6, help="activity in calm times")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
     frames = generate_frames(

@@ -75,7 +75,8 @@ class Job:
                     f"output {output!r} is already a column of the input; rename it with .alias()"
                 )
         arrow = frame.select(table, self.plan.input_columns)
-        columns, t = self._columns(arrow)
+        pool = self._threads() if arrow.num_rows >= SHARE else None
+        columns, t = self._columns(arrow, pool)
         known = len(self.symbols)
         try:
             slots = frame.slots_of(arrow, self.plan.by, self.symbols)
@@ -89,7 +90,7 @@ class Job:
         except (PlanError, UnsortedError):
             self._forget_symbols(known)
             raise
-        results = self._process(arrow.num_rows, slots, t, columns)
+        results = self._process(arrow.num_rows, slots, t, columns, pool)
         if order is not None:
             results = [_unsort(r, order) for r in results]
         return frame.attach(table, results)
@@ -124,11 +125,18 @@ class Job:
 
     # -- input ----------------------------------------------------------------------------
 
-    def _columns(self, table: pa.Table) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-        columns = {}
-        for name in self.plan.value_columns:
-            read = frame.integers if name in self.integers else frame.floats
-            columns[name] = read(table.column(name), name)
+    def _columns(
+        self, table: pa.Table, pool: ThreadPoolExecutor | None
+    ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+        """Value columns and time as arrays."""
+
+        def read(name: str) -> np.ndarray:
+            as_array = frame.integers if name in self.integers else frame.floats
+            return as_array(table.column(name), name)
+
+        names = self.plan.value_columns
+        arrays = map(read, names) if pool is None else pool.map(read, names)
+        columns = dict(zip(names, arrays, strict=True))
         time = self.plan.time
         return columns, None if time is None else frame.times(table.column(time), time)
 
@@ -202,7 +210,12 @@ class Job:
         return [runs, state, 0, state, NO_ARENA, NO_TIME[:0], *ins, *outs]
 
     def _process(
-        self, n: int, slots: np.ndarray | int, t: np.ndarray | None, columns: dict[str, np.ndarray]
+        self,
+        n: int,
+        slots: np.ndarray | int,
+        t: np.ndarray | None,
+        columns: dict[str, np.ndarray],
+        pool: ThreadPoolExecutor | None,
     ) -> list[Result]:
         for step, module in enumerate(self.modules):
             if module is None:
@@ -219,7 +232,6 @@ class Job:
         ]
         few = len(self.modules) <= FEW_STEPS
         size = min(max(PIECE, RUN * len(self.symbols)), MAX_PIECE) if not few else MAX_PIECE
-        pool = self._threads() if n >= SHARE else None
 
         def prepare(lo: int) -> Piece:
             hi = min(lo + size, n)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from itertools import pairwise
 from time import perf_counter_ns
@@ -93,8 +94,30 @@ class Piece:
             else:
                 # The longest first, so that no thread is left with one at the end.
                 cost = self.job.cost
-                list(self.pool.map(self._step, sorted(level.steps, key=lambda n: -cost[n])))
+                self._share(self._step, sorted(level.steps, key=lambda n: -cost[n]))
         return self.nulls
+
+    def _share(self, work: Callable[[Any], Any], items: Iterable[Any]) -> None:
+        """Call ``work`` for every item on all threads, this one among them.
+
+        The threads take items from one queue: a future for each item would cost as much as the
+        item.
+        """
+        queue = deque(items)
+
+        def drain() -> None:
+            while queue:
+                try:
+                    item = queue.popleft()
+                except IndexError:  # another thread took the last one
+                    return
+                work(item)
+
+        assert self.pool is not None
+        helpers = [self.pool.submit(drain) for _ in range(min(self.job.threads, len(queue)) - 1)]
+        drain()
+        for helper in helpers:
+            helper.result()
 
     def _over_rows(self, tasks: list[tuple[Any, ...]], work: Callable[..., None]) -> None:
         """Call ``work(lo, hi, *task)`` so that every task covers all rows, in shares if few."""
@@ -107,7 +130,7 @@ class Piece:
             shares = max(1, min(self.job.threads, self.n // split.LEAST))
         cuts = [(self.n * s // shares) & ~7 for s in range(shares)] + [self.n]
         calls = [(lo, hi, *task) for task in tasks for lo, hi in pairwise(cuts)]
-        list(self.pool.map(lambda call: work(*call), calls))
+        self._share(lambda call: work(*call), calls)
 
     # -- which rows exist -----------------------------------------------------------------
 
@@ -120,9 +143,10 @@ class Piece:
         self._over_rows([(*need, *room) for need, room in masks.items()], self._mark)
         for need, (mask, dropped) in masks.items():
             self.missing[need] = mask if sum(dropped) else None
+        self._classify(dict.fromkeys(present for present, _ in level.dense))
         tasks = []
         for present, need in level.dense:
-            rows = self._class(present)
+            rows = self.classes[present]
             if need in rows.dense:
                 continue
             column = self.columns[need[0]]
@@ -147,23 +171,30 @@ class Piece:
         else:
             dropped.append(prim.mark_missing(column, domain, mask[lo:hi]))
 
-    def _class(self, present: tuple[Any, ...]) -> RowClass:
-        """The rows on which all of ``present`` are there; equal sets of rows share one index."""
-        found = self.classes.get(present)
-        if found is None:
-            masks = [m for m in (self.missing[x] for x in present) if m is not None]
-            if not masks:
-                found = self.every
-            else:
-                keep = masks[0]
-                for mask in masks[1:]:
-                    keep = keep & mask
-                key = keep.tobytes()
-                found = self.classes.get(key)
-                if found is None:
-                    found = self.classes[key] = self._index(keep)
-            self.classes[present] = found
-        return found
+    def _classify(self, wanted: Iterable[tuple[Any, ...]]) -> None:
+        """Index the rows on which all of ``present`` are there; equal sets share one index."""
+        keys: dict[tuple[Any, ...], Any] = {}
+        masks: dict[Any, np.ndarray] = {}
+        for present in wanted:
+            if present in self.classes:
+                continue
+            partial = [m for m in (self.missing[x] for x in present) if m is not None]
+            if not partial:
+                self.classes[present] = self.every
+                continue
+            keep = partial[0]
+            for mask in partial[1:]:
+                keep = keep & mask
+            keys[present] = key = keep.tobytes()
+            if key not in self.classes:
+                masks[key] = keep
+        if self.pool is None or len(masks) < 2:
+            indexed: Iterable[RowClass] = map(self._index, masks.values())
+        else:
+            indexed = self.pool.map(self._index, masks.values())
+        self.classes.update(zip(masks, indexed, strict=True))
+        for present, key in keys.items():
+            self.classes[present] = self.classes[key]
 
     def _index(self, keep: np.ndarray | None) -> RowClass:
         runs = np.empty((len(self.touched), 4), np.int64)

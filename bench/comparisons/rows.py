@@ -74,7 +74,7 @@ ROW_WISE: dict[str, Comparison] = {
         row_wise=True,
     ),
     "signed_volume": line(
-        gk.signed_volume("side", "size"),
+        gk.signed_volume("side", "size").alias("taker_volume"),
         "side size",
         side.sign() * size,
         lambda f: np.sign(f.side) * f["size"],
@@ -194,5 +194,6 @@ CUMULATIVE: dict[str, Comparison] = {
         "price size",
         (p * size).cum_sum() / size.cum_sum(),
         lambda f: (f.price * f["size"]).cumsum() / f["size"].cumsum(),
+        needs_time=True,
     ),
 }

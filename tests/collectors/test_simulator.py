@@ -3,6 +3,7 @@
 import gzip
 import json
 import statistics
+from collections import Counter
 from itertools import pairwise
 
 import pytest
@@ -81,11 +82,18 @@ def test_shipped_recording_is_what_the_command_writes(tmp_path, capsys):
 
 def test_shipped_recording_is_small_and_has_every_kind_of_frame():
     events = decoded(RawReader(BINANCE_DEMO))
-    assert BINANCE_DEMO.stat().st_size < 250_000
-    assert 5_000 < len(events) < 8_000
+    assert BINANCE_DEMO.stat().st_size < 450_000
+    assert 15_000 < len(events) < 25_000
     assert {type(event) for event in events} == {Ack, Trade, Quote, BookUpdate}
     assert sum(isinstance(e, BookUpdate) and e.is_snapshot for e in events) == 3
     assert 590e9 < events[-1].recv_ts - events[0].recv_ts < 600e9
+
+
+def test_shipped_recording_has_trades_enough_for_a_calibrated_vpin():
+    """Of each symbol: 1,000 that calibrate, and 50 buckets of 50 mean sizes."""
+    trades = Counter(e.symbol for e in decoded(RawReader(BINANCE_DEMO)) if isinstance(e, Trade))
+    assert set(trades) == set(ASSETS)
+    assert min(trades.values()) > 4_000
 
 
 def test_books_of_the_shipped_recording_agree_with_its_quotes():
