@@ -34,6 +34,8 @@ class Job:
 
     def __init__(self, plan: Plan, *, threads: int | None = None) -> None:
         self.plan = plan
+        if threads is not None and threads < 1:
+            raise PlanError(f"threads must be at least 1, or None for all cores, got {threads}")
         self.threads = threads or os.cpu_count() or 1
         self.symbols = Symbols()
         self.capacity = 0
@@ -196,10 +198,10 @@ class Job:
         """Load a step's module and compile its loop (from the cache if it is there)."""
         if self.modules[step] is None:
             template = self.plan.steps[step].template
-            module = codegen.load(template.kernel, template.variant, template.text, jit=self.jit)
-            if self.jit:
-                module.run(*self._empty_arguments(step))
-            self.modules[step] = module
+            arguments = self._empty_arguments(step) if self.jit else None
+            self.modules[step] = codegen.load(
+                template.kernel, template.variant, template.text, arguments
+            )
 
     def _empty_arguments(self, step: int) -> list[np.ndarray | int]:
         kernel = self.plan.steps[step].kernel

@@ -57,6 +57,9 @@ NULL = -(2**63)
 # Parameters whose type chooses the loop that is compiled: one type for all symbols.
 ONE_FORM = ("window", "lag", "duration", "half_life")
 
+# Every symbol keeps the rows of its windows; beyond this a duration or bars are meant.
+MOST_ROWS = 1 << 24
+
 DTYPES = {"f64": "float64", "i64": "int64", "i8": "int8", "b": "bool"}
 
 
@@ -120,13 +123,13 @@ class Param:
     def _bounds(self, where: str, value: Any) -> Any:
         rules = []
         if self.low is not None:
-            rules.append((value >= self.low, f">= {self.low:g}"))
+            rules.append((value >= self.low, f">= {self.low:.12g}"))
         if self.high is not None:
-            rules.append((value <= self.high, f"<= {self.high:g}"))
+            rules.append((value <= self.high, f"<= {self.high:.12g}"))
         if self.above is not None:
-            rules.append((value > self.above, f"> {self.above:g}"))
+            rules.append((value > self.above, f"> {self.above:.12g}"))
         if self.below is not None:
-            rules.append((value < self.below, f"< {self.below:g}"))
+            rules.append((value < self.below, f"< {self.below:.12g}"))
         if not all(ok for ok, _ in rules):
             raise PlanError(f"{where} must be {' and '.join(r for _, r in rules)}, got {value!r}")
         return value
@@ -194,7 +197,9 @@ def window(
     default: int | str | None = 20, *, low: int = 1, rows_only: bool = False, optional: bool = False
 ) -> Param:
     """The window: a number of valid rows or a duration."""
-    return Param("window", default, "window", low=low, rows_only=rows_only, optional=optional)
+    return Param(
+        "window", default, "window", low=low, high=MOST_ROWS, rows_only=rows_only, optional=optional
+    )
 
 
 def min_periods(minimum: str = "1", default: int | None = None) -> Param:
@@ -243,7 +248,7 @@ def per_symbol(function: Callable[..., Any], *values: Any) -> Any:
 
 def lag(default: int = 1, *, low: int = 1, rows_only: bool = False) -> Param:
     """The lag ``k`` of a map kernel: a number of valid rows or a duration."""
-    return Param("k", default, "lag", low=low, rows_only=rows_only)
+    return Param("k", default, "lag", low=low, high=MOST_ROWS, rows_only=rows_only)
 
 
 _INPUT = re.compile(r"(\w+?)(\?)?(?::(f64|i64|i8))?(>0|>=0)?(\?)?")
@@ -301,6 +306,7 @@ class Kernel:
     needs_time: bool = False
     exclude_current: str = ""
     ring: str = ""
+    segment_by: str = ""
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         from gpukern.expr import call
@@ -419,6 +425,7 @@ def _register(form: str, cls: type, spec: dict[str, Any]) -> Kernel:
         needs_time=spec.get("needs_time", False),
         exclude_current=spec.get("exclude_current", ""),
         ring=spec.get("ring", ""),
+        segment_by=spec.get("segment_by", ""),
     )
     if not kernel.doc:
         raise PlanError(f"kernel {kernel.name} has no docstring")
@@ -443,7 +450,7 @@ def _decorator(form: str) -> Callable[..., Callable[[type], Kernel]]:
     ``scale`` (power with which outputs scale when all inputs are multiplied by 2**k),
     ``guard`` (sees missing values), ``needs_time``, ``exclude_current`` (a parameter that, when
     False, takes the current row out of the window), ``ring`` (step: the parameter that sizes the
-    ring), ``hidden``.
+    ring), ``segment_by`` (fold: the parameter that, when None, leaves ``segment`` out), ``hidden``.
     """
     return decorate
 

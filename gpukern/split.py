@@ -138,6 +138,8 @@ def run_split(run: Run, parts: int, pool: Executor) -> bool:
     if len(cuts) == 2:
         return False
     variant = run.template.variant
+    if variant == "fold_all_segments":
+        return False  # segments restart where the data says, not at block borders
     if variant == "fold_all":
         return _fold_all(run, cuts, pool)
     if variant == "step":
@@ -204,8 +206,6 @@ def _rebuild_from(run: Run, lo: int) -> int | None:
 
 def _fold_all(run: Run, cuts: list[int], pool: Executor) -> bool:
     module, layout = run.module, run.layout
-    if not hasattr(module, "summarise"):
-        return False  # segments restart where the data says, not at block borders
     ints = run.state.rows.view(np.int64)[run.slot]
     done = int(ints[layout.index("o")])
     number = int(ints[layout.index("rows")])

@@ -427,7 +427,10 @@ def _fold(kernel: Kernel, params: dict[str, Any]) -> Template:
         return cpu_fold.rows(kernel, excludes_current(kernel, params))
     if variant == "time":
         return cpu_fold.time(kernel, excludes_current(kernel, params))
-    return cpu_fold.cumulative(kernel)
+    segmented = "segment" in kernel.functions
+    if kernel.segment_by and params[kernel.segment_by] is None:
+        segmented = False
+    return cpu_fold.cumulative(kernel, segmented)
 
 
 def _text(s: Source) -> str:

@@ -21,7 +21,9 @@ from gpukern.kernel import Kernel
 class _Fold:
     """The names a fold template works with, and the lines shared by its three variants."""
 
-    def __init__(self, kernel: Kernel, emitters: tuple[str, ...]) -> None:
+    def __init__(
+        self, kernel: Kernel, emitters: tuple[str, ...], segment: tuple[str, ...] = ()
+    ) -> None:
         self.kernel = kernel
         # Locals of the template that stand for kernel names carry a prefix (m_ accumulator,
         # x_ series, cx_ its centre), so that no kernel name can clash with the template's own.
@@ -41,7 +43,7 @@ class _Fold:
         self.inner_out = [x for x in self.inner if has_inner and x[2:] in names]
         self.zero = _constants(kernel, "zero", len(self.acc))
         self.uses_time = cpu._uses_time(kernel, "inner", "lift", *emitters)
-        made = wanted(kernel, "inner", "lift", "segment")
+        made = wanted(kernel, "inner", "lift", *segment)
         shifted = {c for _, columns in self.lags for c in columns}
         self.read = {n for i in kernel.inputs for n in [i.name] if {n, "d" + n} & made} | shifted
         self.row_time = bool({"t"} & (made | shifted))
@@ -348,11 +350,11 @@ def time(kernel: Kernel, before: bool) -> Template:
     return Template(kernel, name, cpu._text(s), layout, True, "window")
 
 
-def cumulative(kernel: Kernel) -> Template:
+def cumulative(kernel: Kernel, segmented: bool) -> Template:
     """All rows so far: base (blocks before) ⊕ partial (this block), restarted by ``segment``."""
-    fold = _Fold(kernel, ("total",))
+    parts = ("segment",) if segmented else ()
+    fold = _Fold(kernel, ("total",), parts)
     base = fold.base
-    segmented = "segment" in kernel.functions
     absorb = kernel.functions["absorb"]
     fold.totals = list(fold.acc)
     layout = Layout()
@@ -411,11 +413,12 @@ def cumulative(kernel: Kernel) -> Template:
     s.end()
     s("o += size", "rows += size", "i += size").end()
     s(*layout.store())
-    uses_time = fold.uses_time or cpu._uses_time(kernel, "segment", "absorb", "total")
+    uses_time = fold.uses_time or cpu._uses_time(kernel, "absorb", "total", *parts)
     text = cpu._text(s)
     if not segmented:
         text += _block_sums(fold, layout)
-    return Template(kernel, "fold_all", text, layout, uses_time, "all")
+    name = "fold_all" + ("_segments" if segmented else "")
+    return Template(kernel, name, text, layout, uses_time, "all")
 
 
 def _block_sums(fold: _Fold, layout: Layout) -> str:

@@ -181,7 +181,7 @@ class drawdown_equity:
 @fold("price>0, volume>=0", out="vwap",
       params=[duration("anchor", "1d", optional=True), duration("offset", "0s"),
               window(None, optional=True), min_periods("1", default=1)],
-      first="min_periods or 1", units="price", scale=1,
+      first="min_periods or 1", units="price", scale=1, segment_by="anchor",
       source="pandas groupby(day).cumsum")  # fmt: skip
 class vwap:
     """Volume-weighted average price of the anchor period so far: Σ(price·volume) / Σvolume.

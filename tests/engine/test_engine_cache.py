@@ -131,3 +131,26 @@ def test_warm_up_reports_each_kernel() -> None:
     seen: list[tuple[int, int, str]] = []
     assert gk.warmup(plan, progress=lambda *told: seen.append(told)) == 2
     assert seen == [(1, 2, "log_returns"), (2, 2, "rolling_mean")]
+
+
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc", ".py"])
+def test_a_cut_off_cache_file_is_made_anew(tmp_path, suffix):
+    code = (
+        "import pyarrow as pa, gpukern as gk\n"
+        "plan = gk.Plan([gk.rolling_sum('x', window=2)], by=None, time=None)\n"
+        "print(plan.run(pa.table({'x': [1.0, 2.0]}))['x_sum2'].to_pylist())\n"
+    )
+    environment = {**os.environ, "GPUKERN_CACHE_DIR": str(tmp_path)}
+
+    def run() -> str:
+        command = [sys.executable, "-c", code]
+        return subprocess.run(
+            command, env=environment, check=True, capture_output=True, text=True
+        ).stdout
+
+    first = run()
+    files = list(tmp_path.rglob(f"rolling_sum*{suffix}"))
+    assert files
+    for file in files:
+        file.write_bytes(b"")
+    assert run() == first == "[None, 3.0]\n"
