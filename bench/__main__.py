@@ -4,7 +4,7 @@ import importlib
 import subprocess
 import sys
 
-NAMES = ("features", "kernels", "stream", "cold", "memory")
+NAMES = ("features", "kernels", "stream", "cold", "memory", "joins")
 
 
 def main() -> int:

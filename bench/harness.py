@@ -19,7 +19,17 @@ from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results"
-LIBRARIES = ("numpy", "numba", "pyarrow", "polars", "pandas", "TA-Lib", "numbagg", "bottleneck")
+LIBRARIES = (
+    "numpy",
+    "numba",
+    "pyarrow",
+    "polars",
+    "pandas",
+    "TA-Lib",
+    "numbagg",
+    "bottleneck",
+    "duckdb",
+)
 
 console = Console(highlight=False, width=max(100, Console().width))
 

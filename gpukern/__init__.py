@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
@@ -14,6 +15,18 @@ from gpukern.expr import Expr, col
 from gpukern.job import Job
 from gpukern.kernel import Kernel
 from gpukern.plan import Plan, warmup, with_features
+
+# Loaded when first used: the joins bring pyarrow.compute and compiled loops of their own.
+_JOINS = {
+    "AsofTable": "gpukern.asof",
+    "align": "gpukern.join_align",
+    "asof_join": "gpukern.asof",
+    "asof_join_streaming": "gpukern.join_stream",
+    "asof_join_table": "gpukern.asof",
+    "nbbo": "gpukern.join_nbbo",
+    "trade_quote_match": "gpukern.join_quotes",
+    "window_join": "gpukern.window",
+}
 
 __version__ = version("gpukern")
 
@@ -48,9 +61,11 @@ def default_features(**options: Any) -> list[Expr]:
 
 
 def __getattr__(name: str) -> Any:
-    """``gpukern.ewma`` and every other registered kernel."""
+    """``gpukern.ewma`` and every other registered kernel; the joins."""
     if name.startswith("__"):
         raise AttributeError(name)
+    if name in _JOINS:
+        return getattr(import_module(_JOINS[name]), name)
     found = _kernel.kernels().get(name)
     if found is None:
         raise AttributeError(f"module 'gpukern' has no attribute or kernel {name!r}")
@@ -58,4 +73,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *_kernel.kernels()])
+    return sorted([*__all__, *_JOINS, *_kernel.kernels()])

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gpukern.join_table import TypeMismatch, one_array
+from gpukern.join_table import TypeMismatch, frozen, one_array
 
 DENSE = 1 << 16  # combinations of values up to which codes need not be packed
 
@@ -56,6 +56,8 @@ class Keys:
         raw = np.zeros(self.count, np.int64)
         known = np.ones(self.count, np.bool_)
         for place, values, theirs in zip(self.places(mine), self.values, other.values, strict=True):
+            if len(values) == 0 or len(theirs) == 0:  # their types may differ: nothing but nulls
+                return np.full(self.count, -1)
             found = pc.fill_null(pc.index_in(values, value_set=theirs), -1).to_numpy()[place]
             known &= found >= 0
             raw = raw * max(1, len(theirs)) + found
@@ -115,18 +117,18 @@ def encode(table: pa.Table, by: Sequence[str]) -> Keys:
         )
     raw[missing] = -1
     if combinations <= max(DENSE, 2 * table.num_rows):
-        return Keys(raw, combinations, values)
+        return Keys(raw.astype(np.int32), combinations, values)
     packed, codes = np.unique(raw, return_inverse=True)
     if len(packed) and packed[0] == -1:
         packed, codes = packed[1:], codes - 1
-    return Keys(codes, len(packed), values, packed)
+    return Keys(codes.astype(np.int32), len(packed), values, packed)
 
 
 def with_times(keys: Keys, missing: np.ndarray | None) -> np.ndarray:
     """The codes with −1 where the time is missing too."""
     if missing is None:
-        return keys.codes
-    return np.where(missing, -1, keys.codes)
+        return frozen(keys.codes)
+    return frozen(np.where(missing, np.int32(-1), keys.codes))
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:

@@ -171,12 +171,10 @@ def last_rows(codes, lookup, starts, rows, out):
 @register_jitable
 def minus(a, b):
     """a − b, held at the ends of int64."""
-    d = a - b
-    if b >= 0 and d > a:
-        return MIN_INT
-    if b < 0 and d < a:
-        return MAX_INT
-    return d
+    # Tested before subtracting: the compiler takes it that signed integers never wrap.
+    if b >= 0:
+        return MIN_INT if a < MIN_INT + b else a - b
+    return MAX_INT if a > MAX_INT + b else a - b
 
 
 @njit(cache=True, nogil=True)
@@ -216,3 +214,37 @@ def valid_bits(rows, bits):
             total += there
         bits[byte] = word
     return total
+
+
+@njit(cache=True, nogil=True)
+def ascending(times):
+    """Whether no time is earlier than the one before."""
+    falls = 0
+    for i in range(1, len(times)):
+        falls += times[i] < times[i - 1]
+    return falls == 0
+
+
+@njit(cache=True, nogil=True)
+def last_of_keys(codes, lo, hi, last):
+    """last[k] = the last of the rows lo…hi that has key k; the last element takes rows without."""
+    for j in range(lo, hi):
+        last[codes[j]] = j
+
+
+@njit(cache=True, nogil=True)
+def walk(codes, t, lookup, right_codes, right_times, lo, hi, exact, last, out):
+    """Backward match of two sides that are in time order over all keys: one merge, no index.
+
+    ``last`` is each key's last right row before ``lo``, and two elements more: right rows without
+    key go to the last one, left rows that match nothing read the one before it, which stays −1.
+    """
+    none = len(last) - 2
+    j = lo
+    for i in range(len(codes)):
+        now = t[i]
+        while j < hi and (right_times[j] < now or (exact and right_times[j] == now)):
+            last[right_codes[j]] = j
+            j += 1
+        k = lookup[codes[i]]
+        out[i] = last[k if k >= 0 else none]

@@ -142,7 +142,15 @@ def read_times(what: str, side: str, table: pa.Table, name: str) -> tuple[np.nda
     if array.null_count:
         missing = pc.is_null(array).to_numpy(zero_copy_only=False)
         array = pc.fill_null(array, 0)
-    return array.to_numpy(zero_copy_only=False), missing
+    return frozen(array.to_numpy(zero_copy_only=False)), missing
+
+
+def frozen(array: np.ndarray) -> np.ndarray:
+    """The array read-only, as columns of Arrow are: loops then need one compiled form, not one for
+    each mixture of the two."""
+    array = array.view()
+    array.flags.writeable = False
+    return array
 
 
 # -- columns out -------------------------------------------------------------------------------
@@ -153,14 +161,24 @@ def threads() -> int:
     return os.cpu_count() or 1
 
 
+def cuts(n: int) -> list[int]:
+    """Borders of the shares that threads take of n rows: multiples of 8 (whole bitmap bytes)."""
+    parts = max(1, min(threads(), n // SHARE))
+    return [n * p // parts // 8 * 8 for p in range(parts)] + [n]
+
+
+def each(work: Callable[[int], Any], count: int) -> list[Any]:
+    """``work(0)`` … ``work(count - 1)`` at the same time."""
+    if count <= 1:
+        return [work(n) for n in range(count)]
+    with ThreadPoolExecutor(min(count, threads())) as pool:
+        return list(pool.map(work, range(count)))
+
+
 def shared(n: int, work: Callable[[int, int], Any]) -> list[Any]:
-    """``work(lo, hi)`` over shares of n rows; borders are multiples of 8 (whole bitmap bytes)."""
-    parts = min(threads(), n // SHARE)
-    if parts <= 1:
-        return [work(0, n)]
-    cuts = [n * p // parts // 8 * 8 for p in range(parts)] + [n]
-    with ThreadPoolExecutor(parts) as pool:
-        return list(pool.map(work, cuts[:-1], cuts[1:]))
+    """``work(lo, hi)`` over shares of n rows."""
+    ends = cuts(n)
+    return each(lambda p: work(ends[p], ends[p + 1]), len(ends) - 1)
 
 
 class Gather:

@@ -96,7 +96,7 @@ def window_join(
         begins, no_begin = tables.read_times(WHAT, "left", a, begin)
         ends, no_end = tables.read_times(WHAT, "left", a, end)
         for missing in (no_begin, no_end):
-            codes = codes if missing is None else np.where(missing, -1, codes)
+            codes = codes if missing is None else np.where(missing, np.int32(-1), codes)
     windows = _windows(index, near, codes, begins, ends, mode == "wj", *CLOSED[closed])
     arrays = [windows.value(agg, b) for agg in wanted]
     fields = [pa.field(agg.name, agg.type) for agg in wanted]
