@@ -1,5 +1,6 @@
-"""From exchanges to canonical Arrow batches: adapters, raw recordings, sinks.
+"""From exchanges to canonical Arrow batches: adapters, integrity, raw recordings, sinks.
 
-An adapter (`adapter.py`) turns received bytes into events, builders (`schema.py`) turn events into
-canonical batches, sinks keep them. `replay.replay` drives the three over a raw recording.
+An adapter (`adapter.py`) turns received bytes into events, `integrity.py` finds what is missing,
+double or wrong among them, builders (`schema.py`) turn events into canonical batches, sinks keep
+them. `replay.replay` drives them over a raw recording.
 """

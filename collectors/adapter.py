@@ -46,6 +46,12 @@ class Trade(MarketEvent, frozen=True, gc=False):
     side: int
 
 
+class OffBook(MarketEvent, frozen=True, gc=False):
+    """An execution outside the order book (insurance fund, deleveraging): numbered as a trade."""
+
+    trade_id: int
+
+
 class Quote(MarketEvent, frozen=True, gc=False):
     """The best bid and ask from now on; a side without orders is None."""
 
@@ -53,18 +59,82 @@ class Quote(MarketEvent, frozen=True, gc=False):
     ask: float | None
     bid_size: float | None
     ask_size: float | None
+    volume_24h: float | None = None
+    """Base currency traded in the last 24 hours, where the exchange says so."""
+
+
+class Proof(msgspec.Struct, frozen=True, gc=False):
+    """What proves a book right: a CRC32 over its best levels, as the exchange wrote them.
+
+    The tokens are those of the update's bids and asks, one each: the digits that go into the sum.
+    """
+
+    checksum: int
+    depth: int
+    """The exchange forgets levels beyond the best `depth` of a side, without a word."""
+    bid_tokens: list[bytes]
+    ask_tokens: list[bytes]
 
 
 class BookUpdate(MarketEvent, frozen=True, gc=False):
     """New absolute sizes of price levels, or the whole book where `is_snapshot`.
 
-    `first_seq`..`seq` is the range of the exchange's book changes that the message covers.
+    `first_seq`..`seq` is the range of the exchange's book changes that the message covers;
+    `prev_seq` the `seq` of its predecessor, where ids have holes and messages are linked instead.
     """
 
     first_seq: int | None
     is_snapshot: bool
     bids: list[Level]
     asks: list[Level]
+    prev_seq: int | None = None
+    proof: Proof | None = None
+
+
+class Funding(MarketEvent, frozen=True, gc=False):
+    """A perpetual's mark and index price, the rate that settles next and when; what is known."""
+
+    mark_price: float | None = None
+    index_price: float | None = None
+    funding_rate: float | None = None
+    """Of one interval, as a fraction: 0.0001 is one basis point, paid by longs to shorts."""
+    next_funding_ts: int | None = None
+    open_interest: float | None = None
+    """In units of the base currency."""
+
+
+class FrameNumber(Event, frozen=True, gc=False):
+    """The frame is number `number` of all that the exchange sent on this connection."""
+
+    number: int
+
+
+class Gap(Event, frozen=True, gc=False):
+    """Something of `channel` of `symbol` was missed or is wrong; found when `recv_ts` arrived.
+
+    `from_seq`..`to_seq` are the numbers missed, in the exchange's count, where it counts.
+    """
+
+    ts: int | None
+    symbol: str
+    channel: str
+    from_seq: int | None
+    to_seq: int | None
+    start_ts: int | None
+    """Receive time of the last message before."""
+    reason: str
+
+
+class Recovery(Event, frozen=True, gc=False):
+    """What `gap` spoiled is right again."""
+
+    gap: Gap
+
+
+class Status(Event, frozen=True, gc=False):
+    """The exchange says how it is: online, maintenance, cancel_only, post_only, ..."""
+
+    state: str
 
 
 class Ack(Event, frozen=True, gc=False):

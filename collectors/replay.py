@@ -20,6 +20,7 @@ import msgspec
 from collectors.adapter import Adapter, Ignored
 from collectors.errors import DecodeError, ReplayError
 from collectors.exchanges import make_adapter
+from collectors.integrity import Integrity
 from collectors.raw import RawReader
 from collectors.schema import BUILDERS, BatchBuilder
 from collectors.sinks.parquet import ParquetRun, ParquetSink
@@ -38,11 +39,15 @@ class ReplayReport(msgspec.Struct):
 
     frames: int = 0
     events: dict[str, int] = {}
-    """Events by kind: Trade, Quote, BookUpdate, Ack, ..."""
+    """Events by kind: Trade, Quote, BookUpdate, Ack, Gap, ..."""
     rows: dict[str, int] = {}
     """Rows written by channel."""
     ignored: dict[str, int] = {}
     """Frames of streams that are not decoded, by stream."""
+    gaps: int = 0
+    """Found missing or wrong; the dataset `gaps` says what."""
+    duplicates: int = 0
+    """Events that came twice and are kept once."""
     errors: int = 0
     """Frames that could not be decoded, and are in no dataset."""
     error_examples: list[str] = []
@@ -68,8 +73,9 @@ def replay(
 ) -> ReplayReport:
     """Decode the recordings `paths` of `exchange` into the Parquet dataset at `parquet`.
 
-    `channels`: which of ticker, trades, book to write, all by default. `symbols`: a file with the
-    exchange's own list of symbols (Binance: a saved `exchangeInfo` reply). A frame that cannot be
+    `channels`: which of ticker, trades, book, funding, gaps to write; by default all that the
+    exchange has. `symbols`: a file with the exchange's own list of symbols (Binance: a saved
+    `exchangeInfo` reply; Coinbase: one of `market/products`). A frame that cannot be
     decoded is counted and reported; with `strict` it is an error.
 
     Raises `RawError` for a damaged recording, `DecodeError` if strict, `SinkError` for an output
@@ -88,7 +94,7 @@ def replay(
 
 
 def _channels(adapter: Adapter, channels: Sequence[str] | None) -> tuple[str, ...]:
-    known = tuple(channel for channel in adapter.channels if channel in BUILDERS)
+    known = (*adapter.channels, "gaps")
     for channel in channels or ():
         if channel not in known:
             raise ReplayError(
@@ -103,6 +109,7 @@ class _Replay:
         self, adapter: Adapter, sink: ParquetSink, strict: bool, progress: Progress | None
     ) -> None:
         self._adapter = adapter
+        self._integrity = Integrity()
         self._sink = sink
         self._strict = strict
         self._progress = progress
@@ -130,6 +137,8 @@ class _Replay:
         report.last_recv_ns = self._latest
         report.events = {kind.__name__: count for kind, count in self._events.items()}
         report.ignored = dict(self._ignored)
+        report.gaps = self._integrity.gaps
+        report.duplicates = self._integrity.duplicates
         return report
 
     def _recording(self, reader: RawReader, done: int, total: int) -> None:
@@ -162,7 +171,7 @@ class _Replay:
         except DecodeError as error:
             self._undecoded(reader, error)
             return
-        for event in events:
+        for event in self._integrity.check(events):
             kind = type(event)
             self._events[kind] += 1
             for handler in self._handlers.get(kind, ()):

@@ -12,7 +12,10 @@ bought, -1 sold; in `book` it is the side of the book: +1 bid, -1 ask.
 - book: one row per changed level, bids first; rows of one message share `recv_ts` and `seq`. `size`
   is absolute, 0 removes the level. A message covers the book changes `first_seq`..`seq`. Rows with
   `is_snapshot` replace the symbol's book.
-- funding: perpetual futures. gaps: what was missed, from which `from_seq` to which `to_seq`.
+- funding: perpetual futures; a row holds what its message told, the rest is null.
+- gaps: what was missed or found wrong, between the receive times `start_ts` and `end_ts`; numbers
+  `from_seq`..`to_seq` where the exchange counts. One row when it is found and, if it is repaired,
+  the same once more with `recovered_ts`.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from collectors.adapter import BookUpdate, Level, Quote, Trade
+from collectors.adapter import BookUpdate, Funding, Gap, Level, Quote, Recovery, Trade
 
 _TIME = pa.timestamp("ns", "UTC")
 _NAME = pa.dictionary(pa.int32(), pa.string())
@@ -159,7 +162,7 @@ class TickerBuilder(_RowBuilder):
     channel = "ticker"
     columns = (
         *("ts", "recv_ts", "symbol", "seq", "price", "size", "side"),
-        *("bid", "ask", "bid_size", "ask_size"),
+        *("bid", "ask", "bid_size", "ask_size", "volume_24h"),
     )
 
     def __init__(self, exchange: str) -> None:
@@ -169,19 +172,18 @@ class TickerBuilder(_RowBuilder):
 
     def _trade(self, t: Trade) -> None:
         q = self._quotes.get(t.symbol)
-        quote = (None, None, None, None) if q is None else (q.bid, q.ask, q.bid_size, q.ask_size)
+        quote = (None,) * 5 if q is None else _in_force(q)
         code = self._code(t.symbol)
         self._values.extend((t.ts, t.recv_ts, code, t.seq, t.price, t.size, t.side, *quote))
 
     def _quote(self, q: Quote) -> None:
         self._quotes[q.symbol] = q
         code = self._code(q.symbol)
-        quote = (q.bid, q.ask, q.bid_size, q.ask_size)
-        self._values.extend((q.ts, q.recv_ts, code, q.seq, None, None, None, *quote))
+        self._values.extend((q.ts, q.recv_ts, code, q.seq, None, None, None, *_in_force(q)))
 
-    def _drain(self) -> dict[str, Any]:
-        rows = len(self)
-        return {**super()._drain(), "volume_24h": pa.nulls(rows, pa.float64())}
+
+def _in_force(q: Quote) -> tuple[float | None, ...]:
+    return q.bid, q.ask, q.bid_size, q.ask_size, q.volume_24h
 
 
 class BookBuilder(BatchBuilder):
@@ -223,6 +225,50 @@ class BookBuilder(BatchBuilder):
         return dict(columns)
 
 
+class FundingBuilder(_RowBuilder):
+    """Funding -> `funding`."""
+
+    channel = "funding"
+    columns = (
+        *("ts", "recv_ts", "symbol", "seq"),
+        *("mark_price", "index_price", "funding_rate", "next_funding_ts", "open_interest"),
+    )
+
+    def __init__(self, exchange: str) -> None:
+        super().__init__(exchange)
+        self.handlers = {Funding: self._funding}
+
+    def _funding(self, f: Funding) -> None:
+        self._values.extend((f.ts, f.recv_ts, self._code(f.symbol), f.seq))
+        self._values.extend((f.mark_price, f.index_price, f.funding_rate))
+        self._values.extend((f.next_funding_ts, f.open_interest))
+
+
+class GapsBuilder(_RowBuilder):
+    """Gaps and recoveries -> `gaps`."""
+
+    channel = "gaps"
+    columns = (
+        *("ts", "recv_ts", "symbol", "seq", "channel", "from_seq", "to_seq"),
+        *("start_ts", "end_ts", "reason", "recovered_ts"),
+    )
+
+    def __init__(self, exchange: str) -> None:
+        super().__init__(exchange)
+        self.handlers = {Gap: self._gap, Recovery: self._recovery}
+
+    def _gap(self, g: Gap) -> None:
+        self._row(g, g.recv_ts, None)
+
+    def _recovery(self, r: Recovery) -> None:
+        self._row(r.gap, r.recv_ts, r.recv_ts)
+
+    def _row(self, g: Gap, recv_ts: int, recovered_ts: int | None) -> None:
+        self._values.extend((g.ts, recv_ts, self._code(g.symbol), None, g.channel))
+        self._values.extend((g.from_seq, g.to_seq, g.start_ts, g.recv_ts, g.reason, recovered_ts))
+
+
 BUILDERS: Mapping[str, type[BatchBuilder]] = {
-    builder.channel: builder for builder in (TickerBuilder, TradesBuilder, BookBuilder)
+    builder.channel: builder
+    for builder in (TickerBuilder, TradesBuilder, BookBuilder, FundingBuilder, GapsBuilder)
 }

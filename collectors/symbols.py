@@ -69,5 +69,9 @@ class SymbolTable:
         split_pair(pair)
         return self._symbols.get(pair)
 
+    def __contains__(self, symbol: str) -> bool:
+        """Whether the table lists the exchange's `symbol`."""
+        return symbol in self._pairs
+
     def __len__(self) -> int:
         return len(self._pairs)

@@ -19,3 +19,8 @@ def captures() -> Path:
 @pytest.fixture(scope="session")
 def spot_capture(captures: Path) -> Path:
     return captures / "binance" / "spot_btcusdt_20240808.recv_ns.gz"
+
+
+@pytest.fixture(scope="session")
+def usdm_capture(captures: Path) -> Path:
+    return captures / "binance_usdm" / "usdm_btcusdt_20240808.recv_ns.gz"

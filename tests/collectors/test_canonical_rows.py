@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from collectors.adapter import BookUpdate, Quote, Trade
+from collectors.adapter import BookUpdate, Funding, Gap, Quote, Recovery, Trade
 from collectors.schema import BUILDERS, SCHEMAS
 
 BTC, ETH = "BTC/USDT", "ETH/USDT"
@@ -50,6 +50,8 @@ def test_batches_have_the_channels_schema_even_when_empty(channel):
         quote(10, BTC, 1, 99.0, 101.0),
         trade(11, BTC, 1),
         BookUpdate(12, 7, BTC, 9, 8, False, [(99.0, 1.0)], []),
+        Funding(13, 8, BTC, None, 100.0, 100.1, 1e-4, 20),
+        Gap(14, 9, BTC, "trades", 2, 3, 11, "trade_id"),
     ]
     builder = BUILDERS[channel]("binance")
     assert builder.take().schema == SCHEMAS[channel]
@@ -116,3 +118,40 @@ def test_book_has_one_row_per_level_bids_first():
     assert columns["seq"] == [9, 9, 9, 10]
     assert columns["first_seq"] == [8, 8, 8, None]
     assert columns["is_snapshot"] == [False, False, False, True]
+
+
+def test_volume_of_the_day_is_carried_like_the_quote_it_came_with():
+    events = [Quote(11, None, BTC, 7, 99.0, 101.0, 1.0, 1.0, 5e4), trade(12, BTC, 1)]
+    assert build("ticker", events).to_pydict()["volume_24h"] == [5e4, 5e4]
+
+
+def test_funding_row_holds_what_the_message_told():
+    columns = build(
+        "funding",
+        [
+            Funding(13, 8, BTC, None, 100.0, 100.1, -1e-4, 20),
+            Funding(14, 9, BTC, None, open_interest=3.5),
+        ],
+    ).to_pydict()
+    assert columns["funding_rate"] == [-1e-4, None]
+    assert [t and t.value for t in columns["next_funding_ts"]] == [20, None]
+    assert columns["open_interest"] == [None, 3.5]
+
+
+def test_gap_is_told_when_found_and_again_when_repaired():
+    gap = Gap(14, 9, BTC, "book", 2, 3, 11, "sequence")
+    columns = build("gaps", [gap, Recovery(20, gap)]).to_pydict()
+    for name, value in {
+        "channel": "book",
+        "from_seq": 2,
+        "to_seq": 3,
+        "reason": "sequence",
+    }.items():
+        assert columns[name] == [value, value]
+    times = {name: [t and t.value for t in columns[name]] for name in columns if name[-3:] == "_ts"}
+    assert times == {
+        "recv_ts": [14, 20],
+        "start_ts": [11, 11],
+        "end_ts": [14, 14],
+        "recovered_ts": [None, 20],
+    }

@@ -1,0 +1,182 @@
+"""Binance USD-M futures market data streams (protocol as of 2026-09); see `binance_streams.py`.
+
+Decoded: aggTrade, trade, bookTicker, depth differences of every speed, mark prices, REST depth
+snapshots and open interest, replies and errors, serverShutdown; fields as of 2024 and of 2026.
+Every other stream gives `Ignored`. A bare connection must not carry partial depth (depth5/10/20):
+it looks like differences there.
+
+- Two sockets: quotes and books come on the route `public`, trades and mark prices on `market`.
+- Ids of book changes are the exchange's, with holes; `pu` links a difference to the one before.
+- Fills of the insurance fund and of deleveraging are not market trades: they are `OffBook`.
+- The funding rate is that of the running interval, settled at `next_funding_ts`; until then it
+  moves. Delivery contracts have none. Open interest is asked for by REST, and is a row of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import ClassVar
+
+from msgspec import Raw, Struct
+
+from collectors.adapter import BookUpdate, Event, Funding, Ignored, OffBook, Quote, Trade
+from collectors.errors import DecodeError
+from collectors.exchanges.binance_streams import (
+    Amount,
+    BinanceStreams,
+    Frame,
+    Id,
+    Levels,
+    Positive,
+    Tape,
+    Time,
+    decoder,
+    ns,
+)
+from collectors.exchanges.binance_symbols import ContractTable, load_contracts
+
+
+class _Trade(Struct, gc=False):
+    s: str
+    t: Id
+    p: Amount
+    q: Amount
+    T: Time
+    m: bool
+    X: str = "MARKET"
+
+
+class _BookTicker(Struct, gc=False):
+    u: Id
+    s: str
+    b: Amount
+    B: Amount
+    a: Amount
+    A: Amount
+    T: Time
+
+
+class _Depth(Struct, gc=False):
+    T: Time
+    s: str
+    U: Id
+    u: Id
+    pu: Id
+    b: Levels
+    a: Levels
+
+
+class _Snapshot(Struct, gc=False):
+    lastUpdateId: Id
+    bids: Levels
+    asks: Levels
+    T: Time | None = None
+
+
+class _MarkPrice(Struct, gc=False):
+    E: Time
+    s: str
+    p: Positive
+    i: Amount
+    r: str
+    T: Time
+
+
+class _OpenInterest(Struct, gc=False):
+    symbol: str
+    openInterest: Amount
+    time: Time
+
+
+_trades, _book_tickers = decoder(_Trade), decoder(_BookTicker)
+_depths, _snapshots = decoder(_Depth), decoder(_Snapshot)
+_mark_prices, _open_interests = decoder(_MarkPrice), decoder(_OpenInterest)
+
+
+class BinanceFutures(BinanceStreams):
+    """Binance USD-M futures: trades, best quotes, order book differences, funding."""
+
+    exchange = "binance-futures"
+    channels = ("ticker", "trades", "book", "funding")
+    streams: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "ticker": ("aggTrade", "bookTicker"),
+        "trades": ("aggTrade",),
+        "book": ("depth@100ms",),
+        "funding": ("markPrice@1s",),
+    }
+    symbols: ContractTable
+
+    def __init__(self, symbols: ContractTable | None = None, tape: Tape | None = None) -> None:
+        """`tape` fixes which of the two trade streams is decoded."""
+        super().__init__(load_contracts() if symbols is None else symbols, tape)
+        differences = ("depth", "depth@0ms", "depth@100ms", "depth@250ms", "depth@500ms")
+        self._kinds |= {
+            "trade": self._trade,
+            "bookTicker": self._quote,
+            "depthUpdate": self._depth,
+            "markPrice": self._mark_price,
+            "markPrice@1s": self._mark_price,
+            "markPriceUpdate": self._mark_price,
+            **dict.fromkeys(differences, self._depth),
+        }
+
+    def _route(self, stream: str) -> str:
+        return "public" if stream.startswith(("bookTicker", "depth")) else "market"
+
+    def _venue_symbol(self, pair: str) -> str:
+        return self.symbols.contract(pair)
+
+    def _untyped(self, head: Frame, frame: bytes, recv_ns: int) -> Event | None:
+        if not bytes(head.openInterest):
+            return None
+        o = _open_interests.decode(frame)
+        pair = self.symbols.pair(o.symbol)
+        return Funding(recv_ns, ns(o.time), pair, None, open_interest=o.openInterest)
+
+    def _trade(self, data: Raw | bytes, recv_ns: int) -> Event:
+        t = _trades.decode(data)
+        pair = self.symbols.pair(t.s)
+        if not self._on_tape(pair, "trade"):
+            return Ignored(recv_ns, "trade")
+        if t.X != "MARKET" or not (t.p and t.q):
+            return OffBook(recv_ns, ns(t.T), pair, t.t, t.t)
+        return Trade(recv_ns, ns(t.T), pair, t.t, t.t, t.p, t.q, -1 if t.m else 1)
+
+    def _quote(self, data: Raw | bytes, recv_ns: int) -> Event:
+        q = _book_tickers.decode(data)
+        # An empty side is sent as price 0.
+        bid, bid_size = (q.b, q.B) if q.b else (None, None)
+        ask, ask_size = (q.a, q.A) if q.a else (None, None)
+        return Quote(recv_ns, ns(q.T), self.symbols.pair(q.s), q.u, bid, ask, bid_size, ask_size)
+
+    def _depth(self, data: Raw | bytes, recv_ns: int) -> Event:
+        d = _depths.decode(data)
+        pair = self.symbols.pair(d.s)
+        self._depth_symbols.add(pair)
+        return BookUpdate(recv_ns, ns(d.T), pair, d.u, d.U, False, d.b, d.a, d.pu)
+
+    def _snapshot(self, data: Raw | bytes, recv_ns: int, pair: str) -> Event:
+        s = _snapshots.decode(data)
+        ts = None if s.T is None else ns(s.T)
+        return BookUpdate(recv_ns, ts, pair, s.lastUpdateId, None, True, s.bids, s.asks)
+
+    def _mark_price(self, data: Raw | bytes, recv_ns: int) -> Event:
+        m = _mark_prices.decode(data)
+        rate = _rate(m.r)
+        due = ns(m.T) if m.T else None
+        pair = self.symbols.pair(m.s)
+        return Funding(recv_ns, ns(m.E), pair, None, m.p, m.i or None, rate, due)
+
+
+def _rate(text: str) -> float | None:
+    """A delivery contract's rate is an empty string."""
+    if not text:
+        return None
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not math.isfinite(rate):
+        raise DecodeError(f"binance-futures: funding rate {text[:40]!r} is no number")
+    return rate

@@ -1,0 +1,278 @@
+"""Is what arrived complete and right? Gaps found, duplicates dropped, books kept and proven.
+
+`Integrity.check` takes the events of one frame after another of one connection and gives them back
+with a `Gap` where something was missed, a `Recovery` where it is right again, and without what came
+twice. It knows no exchange, only what events carry:
+
+- `FrameNumber`: frames of the connection are numbered without holes. A jump spoils the books and
+  quotes of all its symbols; number 0 is the beginning of a new connection.
+- Trades are numbered without holes per symbol. Missed ones stay missed.
+- Book updates carry a range of ids that continues the last one (`first_seq`), or name their
+  predecessor (`prev_seq`); snapshots from elsewhere are spliced into the chain. Without such ids,
+  snapshots come in the stream itself and count from there on.
+- A `Proof` says what the book must look like afterwards. A crossed book is wrong without one.
+
+Numbers that stay low for long are no repetition: the exchange counts anew, which is a gap, too.
+
+A spoiled book is stale until a snapshot repairs it; every other symbol goes on undisturbed. While
+a book is stale, or before its first snapshot, updates pass through and wait for the splice.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from collectors.adapter import (
+    BookUpdate,
+    Event,
+    FrameNumber,
+    Gap,
+    OffBook,
+    Quote,
+    Recovery,
+    Trade,
+)
+from collectors.book import Book
+
+_WAITING_UPDATES = 4096  # a snapshot takes a second or two: 10 to 15 updates
+_REPEATS = 5000  # in a row of one symbol; more are no repetition, the exchange counts anew
+_LATE_FRAMES = 100
+
+
+class _BookState:
+    """One symbol's book and its place in the chain."""
+
+    def __init__(self) -> None:
+        self.book = Book()
+        self.synced = False
+        self.seq: int | None = None
+        """Of the chain's last update, applied or not."""
+        self.book_seq: int | None = None
+        """What the book is right up to, if the chain does not say: a snapshot's id."""
+        self.recv_ts: int | None = None
+        self.waiting: deque[BookUpdate] = deque(maxlen=_WAITING_UPDATES)
+
+
+class Integrity:
+    """The state of one connection's checks."""
+
+    def __init__(self) -> None:
+        self.gaps = 0
+        self.duplicates = 0
+        """Events dropped because they came before."""
+        self._number: int | None = None
+        self._recv_ts: int | None = None
+        self._trades: dict[str, tuple[int, int]] = {}
+        self._quotes: dict[str, int] = {}
+        self._books: dict[str, _BookState] = {}
+        self._open: dict[tuple[str, str], list[Gap]] = {}
+        self._repeats: dict[tuple[str, str], int] = {}
+
+    @property
+    def stale(self) -> list[str]:
+        """Symbols whose book needs a snapshot: it is spoiled, or there has been none."""
+        return [symbol for symbol, state in self._books.items() if not state.synced]
+
+    @property
+    def open_gaps(self) -> list[Gap]:
+        """Gaps in books and quotes without a `Recovery` so far."""
+        return [gap for gaps in self._open.values() for gap in gaps]
+
+    def book(self, symbol: str) -> Book | None:
+        """The symbol's book; None while it is stale."""
+        state = self._books.get(symbol)
+        return state.book if state is not None and state.synced else None
+
+    def disconnected(self, recv_ns: int, reason: str = "disconnect") -> list[Event]:
+        """The connection ended, or begins anew: whatever it keeps up to date is stale."""
+        self._number = None
+        return self._spoil_all(recv_ns, None, None, reason)
+
+    def check(self, events: Sequence[Event]) -> list[Event]:
+        """The events of one frame, with what is to be said about them."""
+        checked: list[Event] = []
+        for event in events:
+            if isinstance(event, BookUpdate):
+                self._update(event, checked)
+            elif isinstance(event, Trade | OffBook):
+                self._trade(event, checked)
+            elif isinstance(event, Quote):
+                self._quote(event, checked)
+            elif isinstance(event, FrameNumber):
+                if not self._sequence(event, checked):
+                    self.duplicates += len(events) - 1
+                    return checked
+            else:
+                checked.append(event)
+        return checked
+
+    def _sequence(self, event: FrameNumber, checked: list[Event]) -> bool:
+        """Whether the frame is new."""
+        number, last = event.number, self._number
+        if last is not None and number != last + 1:
+            if number == 0 or number <= last - _LATE_FRAMES:
+                checked += self._spoil_all(event.recv_ts, None, None, "reconnect")
+            elif number <= last:
+                return False
+            else:
+                checked += self._spoil_all(event.recv_ts, last + 1, number - 1, "sequence")
+        self._number = number
+        self._recv_ts = event.recv_ts
+        return True
+
+    def _spoil_all(
+        self, recv_ts: int, from_seq: int | None, to_seq: int | None, reason: str
+    ) -> list[Event]:
+        checked: list[Event] = []
+        for symbol, since in self._quotes.items():
+            start = self._recv_ts if reason == "sequence" else since
+            gap = Gap(recv_ts, None, symbol, "ticker", from_seq, to_seq, start, reason)
+            self._gap(gap, checked)
+        for symbol, state in self._books.items():
+            start = self._recv_ts if reason == "sequence" else state.recv_ts
+            gap = Gap(recv_ts, None, symbol, "book", from_seq, to_seq, start, reason)
+            self._spoil(state, gap, checked)
+            state.seq = None
+        return checked
+
+    def _gap(self, gap: Gap, checked: list[Event]) -> None:
+        if gap.channel != "trades":
+            self._open.setdefault((gap.symbol, gap.channel), []).append(gap)
+        self.gaps += 1
+        checked.append(gap)
+
+    def _recover(self, recv_ts: int, symbol: str, channel: str, checked: list[Event]) -> None:
+        for gap in self._open.pop((symbol, channel), ()):
+            checked.append(Recovery(recv_ts, gap))
+
+    def _quote(self, quote: Quote, checked: list[Event]) -> None:
+        self._quotes[quote.symbol] = quote.recv_ts
+        if self._open:
+            self._recover(quote.recv_ts, quote.symbol, "ticker", checked)
+        checked.append(quote)
+
+    def _trade(self, trade: Trade | OffBook, checked: list[Event]) -> None:
+        number, symbol = trade.trade_id, trade.symbol
+        last = self._trades.get(symbol)
+        if last is not None:
+            last_id, last_ts = last
+            where = trade.recv_ts, trade.ts, symbol, "trades"
+            if number <= last_id:
+                if self._repeated(symbol, "trades"):
+                    return
+                self._gap(Gap(*where, None, None, last_ts, "renumbered"), checked)
+            elif number > last_id + 1:
+                self._gap(Gap(*where, last_id + 1, number - 1, last_ts, "trade_id"), checked)
+        if self._repeats:
+            self._repeats.pop((symbol, "trades"), None)
+        self._trades[symbol] = number, trade.recv_ts
+        checked.append(trade)
+
+    def _repeated(self, symbol: str, channel: str) -> bool:
+        """Whether a number that is not new means an event told twice: it is dropped."""
+        count = self._repeats.get((symbol, channel), 0) + 1
+        self._repeats[symbol, channel] = count
+        if count > _REPEATS:
+            return False
+        self.duplicates += 1
+        return True
+
+    def _update(self, update: BookUpdate, checked: list[Event]) -> None:
+        state = self._books.get(update.symbol)
+        if state is None:
+            state = self._books[update.symbol] = _BookState()
+        if update.is_snapshot:
+            self._snapshot(state, update, checked)
+        else:
+            self._difference(state, update, checked)
+        state.recv_ts = update.recv_ts
+
+    def _difference(self, state: _BookState, update: BookUpdate, checked: list[Event]) -> None:
+        if update.first_seq is None and update.prev_seq is None:
+            checked.append(update)
+            if state.synced:
+                self._apply(state, update, checked)
+            return
+        assert update.seq is not None  # an update with a range has its end
+        if state.seq is not None:
+            if update.seq <= state.seq:
+                if self._repeated(update.symbol, "book"):
+                    return
+                where = update.recv_ts, update.ts, update.symbol, "book"
+                gap = Gap(*where, None, None, state.recv_ts, "renumbered")
+                self._spoil(state, gap, checked)
+            elif not _follows(update, state.seq):
+                self._spoil(state, _break(update, state.seq, state.recv_ts), checked)
+        if state.synced and state.book_seq is not None and update.seq > state.book_seq:
+            if _splices(update, state.book_seq):
+                state.book_seq = None
+            else:  # the snapshot is older than the chain's beginning
+                self._spoil(state, _break(update, state.book_seq, state.recv_ts, "splice"), checked)
+        if self._repeats:
+            self._repeats.pop((update.symbol, "book"), None)
+        state.seq = update.seq
+        checked.append(update)
+        if not state.synced:
+            state.waiting.append(update)
+        elif state.book_seq is None:
+            self._apply(state, update, checked)
+
+    def _snapshot(self, state: _BookState, snapshot: BookUpdate, checked: list[Event]) -> None:
+        checked.append(snapshot)
+        seq = snapshot.seq
+        rest = [u for u in state.waiting if seq is None or u.seq is None or u.seq > seq]
+        if rest and seq is not None and not _splices(rest[0], seq):
+            return  # older than what waits
+        if not rest and seq is not None and state.seq is not None and seq < state.seq:
+            return  # the chain is ahead of it
+        state.book = Book()
+        state.synced = True
+        state.book_seq = seq if not rest else None
+        state.waiting.clear()
+        self._apply(state, snapshot, checked)
+        for update in rest:
+            if state.synced:
+                self._apply(state, update, checked)
+        if state.synced:
+            self._recover(snapshot.recv_ts, snapshot.symbol, "book", checked)
+
+    def _apply(self, state: _BookState, update: BookUpdate, checked: list[Event]) -> None:
+        book = state.book
+        book.apply(update)
+        reason = None
+        if update.proof is not None and book.checksum() != update.proof.checksum:
+            reason = "checksum"
+        elif book.crossed:
+            reason = "crossed"
+        if reason is not None:
+            at, symbol = state.recv_ts, update.symbol
+            gap = Gap(update.recv_ts, update.ts, symbol, "book", None, None, at, reason)
+            self._spoil(state, gap, checked)
+
+    def _spoil(self, state: _BookState, gap: Gap, checked: list[Event]) -> None:
+        state.synced = False
+        state.book_seq = None
+        state.waiting.clear()
+        self._gap(gap, checked)
+
+
+def _follows(update: BookUpdate, seq: int) -> bool:
+    """Whether `update` comes right after the one that ended at `seq`."""
+    if update.prev_seq is not None:
+        return update.prev_seq == seq
+    return update.first_seq == seq + 1
+
+
+def _splices(update: BookUpdate, seq: int) -> bool:
+    """Whether `update`, which ends beyond it, continues a snapshot of id `seq`."""
+    if update.prev_seq is not None:
+        return update.prev_seq <= seq
+    return update.first_seq is not None and update.first_seq <= seq + 1
+
+
+def _break(update: BookUpdate, seq: int, start_ts: int | None, reason: str = "sequence") -> Gap:
+    """What lies between the message that ended at `seq` and `update`."""
+    end = update.prev_seq if update.prev_seq is not None else (update.first_seq or 0) - 1
+    first, last = (seq + 1, end) if end > seq else (None, None)
+    return Gap(update.recv_ts, update.ts, update.symbol, "book", first, last, start_ts, reason)

@@ -1,0 +1,80 @@
+"""Order books: the same as the obvious, slow way, whatever is done to them."""
+
+import zlib
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collectors.adapter import BookUpdate, Proof, Quote
+from collectors.book import Book
+
+levels = st.lists(
+    st.tuples(st.integers(1, 40).map(lambda n: n / 4), st.sampled_from([0.0, 0.0, 0.5, 1.0, 2.25])),
+    max_size=12,
+)
+
+
+def update(bids=(), asks=(), is_snapshot=False, proof=None):
+    bids, asks = list(bids), list(asks)
+    return BookUpdate(12, 7, "BTC/USD", 9, None, is_snapshot, bids, asks, None, proof)
+
+
+@given(st.lists(st.tuples(st.booleans(), levels, levels), max_size=8), st.integers(0, 9))
+def test_book_is_the_last_size_of_every_price(messages, count):
+    book, bids, asks = Book(), {}, {}
+    for is_snapshot, new_bids, new_asks in messages:
+        book.apply(update(new_bids, new_asks, is_snapshot))
+        if is_snapshot:
+            bids, asks = {}, {}
+        bids.update(new_bids)
+        asks.update(new_asks)
+    best_bids = sorted(((p, q) for p, q in bids.items() if q), reverse=True)
+    best_asks = sorted((p, q) for p, q in asks.items() if q)
+    assert book.top(count) == (best_bids[:count], best_asks[:count])
+    assert book.top(1000) == (best_bids, best_asks)
+    assert (len(book.bids), len(book.asks)) == (len(best_bids), len(best_asks))
+    assert book.bids.best() == (best_bids[0] if best_bids else None)
+    assert book.asks.best() == (best_asks[0] if best_asks else None)
+    assert book.crossed == bool(best_bids and best_asks and best_bids[0][0] >= best_asks[0][0])
+
+
+def test_quote_is_the_top_with_the_numbers_of_the_update():
+    book, change = Book(), update([(99.0, 1.0), (98.0, 2.0)], [])
+    book.apply(change)
+    assert book.quote(change) == Quote(12, 7, "BTC/USD", 9, 99.0, None, 1.0, None)
+
+
+def test_levels_beyond_the_depth_are_forgotten_and_do_not_come_back():
+    book = Book()
+    snapshot = update([(9.0, 1.0), (8.0, 1.0)], [(10.0, 1.0), (11.0, 1.0)], True)
+    book.apply(snapshot)
+    book.apply(BookUpdate(*(12, 7, "A/B", 9, None, False), [], [(9.5, 2.0)], None, None))
+    assert len(book.asks) == 3
+    book.bids.cut(2)
+    book.asks.cut(2)
+    book.apply(update(asks=[(9.5, 0.0)]))
+    assert book.top(5) == ([(9.0, 1.0), (8.0, 1.0)], [(10.0, 1.0)])
+
+
+def test_checksum_is_over_ten_asks_then_ten_bids_best_first():
+    book = Book()
+    prices = [float(n) for n in range(1, 13)]
+    asks = [(20.0 + p, 1.0) for p in reversed(prices)]
+    bids = [(20.0 - p, 1.0) for p in prices]
+    digits = [b"%d," % price for price, _ in bids], [b"%d," % price for price, _ in asks]
+    book.apply(update(bids, asks, True, Proof(0, 25, *digits)))
+    text = b"21,22,23,24,25,26,27,28,29,30," + b"19,18,17,16,15,14,13,12,11,10,"
+    assert book.checksum() == zlib.crc32(text)
+    book.apply(update([(18.5, 1.0), (19.0, 0.0)], [], False, Proof(0, 25, [b"185,", b""], [])))
+    text = b"21,22,23,24,25,26,27,28,29,30," + b"185,18,17,16,15,14,13,12,11,10,"
+    assert book.checksum() == zlib.crc32(text)
+
+
+def test_digits_of_levels_that_left_do_not_pile_up():
+    book = Book()
+    for number in range(1, 2000):
+        told = Proof(0, 10, [b"1"], [])
+        book.apply(update([(float(number), 1.0)], (), False, told))
+    assert len(book.bids) == 10
+    assert len(book.bids._tokens) <= 100
+    assert book.bids.proof_digits() == b"1" * 10
