@@ -114,10 +114,10 @@ class Piece:
                 work(item)
 
         assert self.pool is not None
-        helpers = [self.pool.submit(drain) for _ in range(min(self.job.threads, len(queue)) - 1)]
+        others = [self.pool.submit(drain) for _ in range(min(self.job.threads, len(queue)) - 1)]
         drain()
-        for helper in helpers:
-            helper.result()
+        for other in others:
+            other.result()
 
     def _over_rows(self, tasks: list[tuple[Any, ...]], work: Callable[..., None]) -> None:
         """Call ``work(lo, hi, *task)`` so that every task covers all rows, in shares if few."""
