@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib.util
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from gpukern import kernel
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -29,6 +32,15 @@ def docs() -> ModuleType:
 
 def steady(text: str) -> list[str]:
     return VOLATILE.sub("#", text).splitlines()
+
+
+@pytest.fixture(autouse=True)
+def _own_kernels_go_again() -> Iterator[None]:
+    """The README registers a kernel of its own; other tests loop over the registry."""
+    before = set(kernel.kernels(hidden=True))
+    yield
+    for name in set(kernel.kernels(hidden=True)) - before:
+        kernel.unregister(name)
 
 
 def test_transcripts_and_programs_print_what_the_readme_shows(
