@@ -42,7 +42,7 @@ import ast
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -59,8 +59,6 @@ ONE_FORM = ("window", "lag", "duration", "half_life")
 
 # Every symbol keeps the rows of its windows; beyond this a duration or bars are meant.
 MOST_ROWS = 1 << 24
-
-DTYPES = {"f64": "float64", "i64": "int64", "i8": "int8", "b": "bool"}
 
 
 @dataclass(frozen=True)
@@ -460,8 +458,3 @@ fold = _decorator("fold")
 step = _decorator("step")
 rank = _decorator("rank")
 composite = _decorator("composite")
-
-
-def with_name(kernel: Kernel, name: str) -> Kernel:
-    """The same kernel under another name (named features)."""
-    return replace(kernel, name=name)
