@@ -10,7 +10,7 @@ from typing import Any
 import gpukern.kernels  # noqa: F401
 from gpukern import kernel as _kernel
 from gpukern.codegen import cache_dir
-from gpukern.errors import Error, PlanError, StateError, UnsortedError
+from gpukern.errors import DeviceError, Error, PlanError, StateError, UnsortedError
 from gpukern.expr import Expr, col
 from gpukern.job import Job
 from gpukern.kernel import Kernel
@@ -31,6 +31,7 @@ _JOINS = {
 __version__ = version("gpukern")
 
 __all__ = [
+    "DeviceError",
     "Error",
     "Expr",
     "Job",

@@ -1,25 +1,309 @@
-"""Devices: which one a plan runs on."""
+"""Devices: which one a plan runs on, its memory, its launches.
+
+The only file that imports numba.cuda or CuPy. numba-cuda turns generated text into PTX (cached on
+disk, so once); CuPy does everything at run time – memory from one pool, streams, copies, sorting,
+launches – so another compiler is easily put in. ``cudasim`` runs the same text on the host through
+numba's simulator, for tests on machines without a GPU.
+"""
 
 from __future__ import annotations
 
+import ctypes.util
+import importlib.util
 import logging
+import re
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
-from gpukern.errors import PlanError
+import numpy as np
+
+from gpukern import codegen
+from gpukern.errors import DeviceError, PlanError
+from gpukern.staging import HostStaging, PinnedStaging
 
 log = logging.getLogger("gpukern")
+DEVICES = ("cpu", "cuda", "cudasim", "auto")
+DTYPES = {"d": np.float64, "q": np.int64, "i": np.int32, "b": np.uint8}
+BLOCK = 128  # threads of a block
+Launch = Callable[..., None]  # (threads, *arguments); the function strides over what is left
 _announced = False
+_compiling = threading.Lock()
 
 
 def choose(device: str) -> str:
-    """Return the device to use for ``'cpu'`` or ``'auto'``; no choice is ever silent."""
+    """``'cpu'``, ``'cuda'`` or ``'cudasim'`` for what the caller asked; no choice is silent."""
     global _announced
-    if device == "cpu":
-        return "cpu"
+    if device not in DEVICES:
+        raise PlanError(f"device must be one of {', '.join(DEVICES)}, got {device!r}")
+    missing = what_is_missing() if device in ("auto", "cuda") else ""
     if device == "auto":
+        device = "cpu" if missing else "cuda"
         if not _announced:
-            log.info("device auto: cpu (this version has no GPU backend)")
+            log.info("device auto: %s%s", device, f" ({missing})" if missing else "")
             _announced = True
-        return "cpu"
-    if device == "cuda":
-        raise PlanError("device 'cuda': this version has no GPU backend; use device='cpu'")
-    raise PlanError(f"device must be 'cpu' or 'auto', got {device!r}")
+    elif missing:
+        raise DeviceError(f"device 'cuda': {missing}")
+    return device
+
+
+@cache
+def what_is_missing() -> str:
+    """Why CUDA cannot be used here, with the remedy; '' if it can."""
+    extra = "install the extra: pip install 'gpukern[cuda13]' ('gpukern[cuda12]' for CUDA 12)"
+    for module, name in (("cupy", "CuPy"), ("numba_cuda", "numba-cuda")):
+        if importlib.util.find_spec(module) is None:
+            return f"{name} is not installed; {extra}"
+    if ctypes.util.find_library("nvcuda" if sys.platform == "win32" else "cuda") is None:
+        return "there is no NVIDIA driver (libcuda is not found); use device='cpu'"
+    import cupy
+
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        return f"the NVIDIA driver cannot be used ({error}); use device='cpu'"
+    return "" if count else "the NVIDIA driver finds no GPU; use device='cpu'"
+
+
+@cache
+def get(device: str) -> Cuda | Simulator:
+    """The device that a plan's job works on."""
+    return Cuda() if device == "cuda" else Simulator()
+
+
+# --------------------------------------------------------------------------------- compilation
+
+
+def _cuda_module() -> Any:
+    if not hasattr(np, "row_stack"):  # numba-cuda 0.30 reads it; NumPy 2.5 has taken it away
+        np.row_stack = np.vstack
+    from numba import cuda
+
+    return cuda
+
+
+@contextmanager
+def _without_contraction(capability: tuple[int, int]) -> Iterator[None]:
+    """Compile with a*b + c left as two roundings, as on a CPU, and without asking a driver.
+
+    numba-cuda has no option for either: its NVVM wrapper takes ``fma`` but nobody passes it.
+    """
+    nvvm: Any = import_module("numba.cuda.cudadrv.nvvm")
+    modules: list[Any] = [import_module(f"numba.cuda.{m}") for m in ("compiler", "dispatcher")]
+    compile_ir, current = nvvm.compile_ir, [m.get_current_device for m in modules]
+    device = types.SimpleNamespace(compute_capability=capability)
+    with _compiling:
+        nvvm.compile_ir = lambda ir, **options: compile_ir(ir, **{**options, "fma": False})
+        for module in modules:
+            module.get_current_device = lambda: device
+        try:
+            yield
+        finally:
+            nvvm.compile_ir = compile_ir
+            for module, own in zip(modules, current, strict=True):
+                module.get_current_device = own
+
+
+def compile_ptx(function: Callable[..., Any], kinds: str, capability: tuple[int, int]) -> str:
+    """PTX of a device function for arguments of these kinds (see ``forms/cuda.py``)."""
+    cuda = _cuda_module()
+    t: Any = import_module("numba.cuda.types")
+    known = {
+        "d": t.CPointer(t.float64), "q": t.CPointer(t.int64), "i": t.CPointer(t.int32),
+        "b": t.CPointer(t.uint8), "n": t.int64,
+        "D": t.Array(t.float64, 1, "C"), "Q": t.Array(t.int64, 1, "C"),
+    }  # fmt: skip
+    with _without_contraction(capability):
+        text, _ = cuda.compile(
+            function, tuple(known[k] for k in kinds), device=False, abi="numba", cc=capability
+        )
+    return text
+
+
+def entry_name(ptx: str) -> str:
+    """The name of the kernel in its PTX."""
+    found = re.search(r"\.visible \.entry (\w+)\(", ptx)
+    if found is None:
+        raise DeviceError("the compiler gave PTX without an entry")
+    return found[1]
+
+
+def threads_of_block(threads: int, most: int) -> tuple[int, int]:
+    """Grid and block for about that many threads, at most ``most`` blocks."""
+    block = 128
+    return max(1, min(-(-threads // block), most)), block
+
+
+def cached_ptx(
+    function: Callable[..., Any], digest: str, kinds: str, capability: tuple[int, int]
+) -> Path:
+    """The file that holds a function's PTX, compiled if it is not there yet."""
+    architecture = f"sm_{capability[0]}{capability[1]}"
+    path = codegen.cache_dir() / "cuda" / f"{function.__name__}_{digest}_{architecture}.ptx"
+    if not path.exists():
+        codegen.write(path, compile_ptx(function, kinds, capability))
+    return path
+
+
+def compiler_version() -> str:
+    """What the compiler's output depends on beside its input."""
+    return f"numba-cuda {version('numba-cuda')}, numba {version('numba')}"
+
+
+# ------------------------------------------------------------------------------------- devices
+
+
+class Simulator:
+    """The device functions as Python on the host."""
+
+    name = "cudasim"
+    # Sizes at which a test of few rows still crosses every border.
+    chunk_rows, speculate_rows, split_rows, lanes = 16, 8, 48, 64
+    out_of_memory: type[Exception] = MemoryError
+
+    def __init__(self) -> None:
+        config: Any = import_module("numba").config
+        if "numba.cuda" in sys.modules and not config.ENABLE_CUDASIM:
+            raise DeviceError(
+                "device 'cudasim': numba.cuda is imported already without the simulator; set "
+                "NUMBA_ENABLE_CUDASIM=1 before Python starts"
+            )
+        config.ENABLE_CUDASIM = 1
+        self.cuda = _cuda_module()
+        self.staging = HostStaging()
+
+    def free_bytes(self) -> int:
+        """Memory that may be used."""
+        return 1 << 28
+
+    def working(self) -> AbstractContextManager[Any]:
+        """Where launches and allocations belong."""
+        return nullcontext()
+
+    def empty(self, n: int, kind: str) -> np.ndarray:
+        """Room for n elements; never none, so that there is a pointer to it."""
+        return np.empty(max(n, 1), DTYPES[kind])
+
+    def full(self, n: int, kind: str, value: float) -> np.ndarray:
+        """Room for n elements, all of that value."""
+        return np.full(max(n, 1), value, DTYPES[kind])
+
+    def put(self, array: np.ndarray) -> np.ndarray:
+        """A copy on the device."""
+        return array.copy() if array.size else np.zeros(1, array.dtype)
+
+    def fetch(self, array: np.ndarray) -> np.ndarray:
+        """A copy on the host, when all work before is done."""
+        return array.copy()
+
+    def argsort(self, codes: np.ndarray) -> np.ndarray:
+        """Stable order of int32 codes."""
+        return np.argsort(codes, kind="stable").astype(np.int32)
+
+    def running_sum(self, values: np.ndarray) -> np.ndarray:
+        """Inclusive running sum as int64."""
+        return np.cumsum(values, dtype=np.int64)
+
+    def load(self, function: Callable[..., Any], digest: str, kinds: str) -> Launch:
+        """A launcher of a device function."""
+        function.__globals__["cuda"] = self.cuda
+        fake = self.cuda.jit(function)
+
+        def launch(threads: int, *arguments: Any) -> None:
+            # Memory views give and take plain Python numbers: the arithmetic of the oracle.
+            views = [
+                a if kind == "n" else memoryview(a)
+                for a, kind in zip(arguments, kinds, strict=True)
+            ]
+            fake[2 if threads > 2 else 1, 2](*views)
+
+        return launch
+
+
+class Cuda:
+    """A GPU. CuPy's pool (RMM's where it is installed) gives all memory there is."""
+
+    name = "cuda"
+    chunk_rows, speculate_rows, split_rows, lanes = 256, 1024, 1 << 15, 1 << 16
+
+    def __init__(self) -> None:
+        import cupy
+
+        self.cp = cupy
+        if importlib.util.find_spec("rmm") is not None:
+            from rmm.allocators.cupy import rmm_cupy_allocator
+
+            cupy.cuda.set_allocator(rmm_cupy_allocator)
+        device = cupy.cuda.Device()
+        text = device.compute_capability
+        self.capability = (int(text[:-1]), int(text[-1]))
+        self.most_blocks = device.attributes["MultiProcessorCount"] * 32
+        self.out_of_memory = cupy.cuda.memory.OutOfMemoryError
+        self.stream = cupy.cuda.Stream(non_blocking=True)
+        self.staging = PinnedStaging(cupy, self.stream)
+        self.cuda = _cuda_module()
+
+    def free_bytes(self) -> int:
+        """Memory that may be used."""
+        pool = self.cp.get_default_memory_pool().free_bytes()
+        return int(self.cp.cuda.runtime.memGetInfo()[0]) + int(pool)
+
+    def working(self) -> AbstractContextManager[Any]:
+        """Where launches and allocations belong."""
+        return self.stream
+
+    def empty(self, n: int, kind: str) -> Any:
+        """Room for n elements; never none, so that there is a pointer to it."""
+        return self.cp.empty(max(n, 1), DTYPES[kind])
+
+    def full(self, n: int, kind: str, value: float) -> Any:
+        """Room for n elements, all of that value."""
+        return self.cp.full(max(n, 1), value, DTYPES[kind])
+
+    def put(self, array: np.ndarray) -> Any:
+        """A copy on the device."""
+        return self.cp.asarray(array if array.size else np.zeros(1, array.dtype))
+
+    def fetch(self, array: Any) -> np.ndarray:
+        """A copy on the host, when all work before is done."""
+        return self.cp.asnumpy(array, stream=self.stream)
+
+    def argsort(self, codes: Any) -> Any:
+        """Stable order of int32 codes (a radix sort)."""
+        return self.cp.argsort(codes, kind="stable").astype(np.int32)
+
+    def running_sum(self, values: Any) -> Any:
+        """Inclusive running sum as int64."""
+        return self.cp.cumsum(values, dtype=np.int64)
+
+    def load(self, function: Callable[..., Any], digest: str, kinds: str) -> Launch:
+        """A launcher of a device function, compiled or taken from the cache."""
+        function.__globals__["cuda"] = self.cuda
+        path = cached_ptx(function, digest, kinds, self.capability)
+        module = self.cp.RawModule(path=str(path))
+        kernel = module.get_function(entry_name(path.read_text()))
+
+        def launch(threads: int, *arguments: Any) -> None:
+            grid = max(1, min(-(-threads // BLOCK), self.most_blocks))
+            kernel((grid,), (BLOCK,), tuple(_unpacked(arguments, kinds)))
+
+        return launch
+
+
+def _unpacked(arguments: tuple[Any, ...], kinds: str) -> Iterator[Any]:
+    """Kernel parameters: numbers, pointers, and for arrays the seven words of numba's structure."""
+    for argument, kind in zip(arguments, kinds, strict=True):
+        if kind == "n":
+            yield np.int64(argument)
+        elif kind in "DQ":
+            size = np.int64(argument.size)
+            yield from (np.int64(0), np.int64(0), size, np.int64(8), argument, size, np.int64(8))
+        else:
+            yield argument

@@ -103,17 +103,12 @@ def load(kernel: Kernel, variant: str, text: str, arguments: list[Any] | None) -
     Its loop is compiled (or taken from the cache) for the types of ``arguments``, which are empty
     arrays. None loads the same text as plain Python: the slow oracle of the tests.
     """
-    parts = [text, platform.python_version(), numba.__version__, llvmlite.__version__]
-    for name in sorted(kernel.functions):
-        parts.append(f"{name}={source_of(kernel.functions[name])}")
-    if "from gpukern.order import" in text:
-        parts.append(inspect.getsource(order))
-    digest = hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:16]
+    digest = _digest(kernel, text)
     key = (digest, arguments is not None)
     with _lock:
         if key not in _modules:
             name = f"{kernel.name}_{variant}_{digest}"
-            path = _write(cache_dir() / "cpu" / f"{name}.py", text)
+            path = write(cache_dir() / "cpu" / f"{name}.py", text)
             module = _execute(kernel, name, path, arguments is not None)
             if arguments is not None:
                 try:
@@ -128,7 +123,51 @@ def load(kernel: Kernel, variant: str, text: str, arguments: list[Any] | None) -
         return _modules[key]
 
 
-def _write(path: Path, text: str) -> Path:
+def load_device(kernel: Kernel, variant: str, text: str, plain: bool) -> types.ModuleType:
+    """The module of a kernel variant's device code, its functions not yet compiled.
+
+    ``plain`` leaves the scalar functions as Python, for the simulator.
+    """
+    digest = _digest(kernel, text)
+    key = (f"device {digest}", plain)
+    with _lock:
+        if key not in _modules:
+            name = f"{kernel.name}_{variant}_{digest}"
+            path = write(cache_dir() / "cuda" / f"{name}.py", text)
+            spec = importlib.util.spec_from_file_location(f"gpukern_generated.cuda.{name}", path)
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            functions = kernel.functions
+            module.__dict__.update(
+                np=np,
+                math=math,
+                digest=digest,
+                **{n: f if plain else compiled(f) for n, f in functions.items()},
+            )
+            spec.loader.exec_module(module)
+            _modules[key] = module
+        return _modules[key]
+
+
+def text_digest(module: types.ModuleType) -> str:
+    """Of a module whose functions are compiled for a device as they stand."""
+    parts = [inspect.getsource(module), platform.python_version(), numba.__version__]
+    return hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:16]
+
+
+def _digest(kernel: Kernel, text: str) -> str:
+    """Of everything that went into a kernel variant."""
+    parts = [text, platform.python_version(), numba.__version__, llvmlite.__version__]
+    for name in sorted(kernel.functions):
+        parts.append(f"{name}={source_of(kernel.functions[name])}")
+    if "from gpukern.order import" in text:
+        parts.append(inspect.getsource(order))
+    return hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:16]
+
+
+def write(path: Path, text: str) -> Path:
+    """Put a text into a file, whole or not at all."""
     if path.exists() and path.read_text() == text:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,3 +15,7 @@ class UnsortedError(Error):
 
 class StateError(Error):
     """A snapshot is damaged or belongs to another plan."""
+
+
+class DeviceError(Error):
+    """A device is not there, not usable, or out of memory."""

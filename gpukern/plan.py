@@ -256,27 +256,31 @@ class Plan:
         returns the rows where they were. Raises PlanError before any work if a column is missing
         or of the wrong type.
         """
-        backend.choose(device)
-        job = Job(self, threads=threads)
-        return job.run(table, sort=sort)
+        return self._job(device, threads).run(table, sort=sort)
 
     def start(self, *, device: str = "cpu", threads: int | None = 1) -> Job:
         """Begin a stream: a job whose ``push`` gives the same bits batch by batch."""
-        backend.choose(device)
-        return Job(self, threads=threads)
+        return self._job(device, threads)
 
     def resume(self, blob: bytes, *, device: str = "cpu", threads: int | None = 1) -> Job:
         """Continue from ``Job.snapshot``; raise StateError if it belongs to another plan."""
-        backend.choose(device)
         header, arrays = unpack(blob)
         if header["plan"] != self.fingerprint:
             raise StateError(
                 "the snapshot belongs to another plan (its kernels, parameters, key, time or "
                 "versions differ); resume with the plan that made it"
             )
-        job = Job(self, threads=threads)
+        job = self._job(device, threads)
         job.restore(header, arrays)
         return job
+
+    def _job(self, device: str, threads: int | None) -> Job:
+        chosen = backend.choose(device)
+        if chosen == "cpu":
+            return Job(self, threads=threads)
+        from gpukern.device_job import DeviceJob
+
+        return DeviceJob(self, chosen)
 
 
 def with_features(

@@ -1,0 +1,343 @@
+"""Many threads on one symbol: runs cut into chunks, each with a state row of its own.
+
+The same idea as ``split.py`` on CPU threads, with everything decided on the device. A chunk is an
+entry of a run table (slot, state row, lo, hi, emit) whose state row is a scratch one; ``info``
+says whether it is its symbol's first, the number of its row lo among the symbol's rows, and
+whether it is the last. A border from which the state cannot be rebuilt is dropped: the chunk
+before it goes on to the next.
+"""
+
+from typing import Any
+
+from numba.extending import register_jitable
+
+from gpukern.forms.device_rows import RUN, device
+
+cuda: Any = None  # the backend puts numba.cuda or its simulator here
+INFO = 3  # words about a chunk
+ROWS, TIME, STEP, BLOCKS = 0, 1, 2, 3  # how a chunk finds the row it starts from
+
+
+@device("qnnqn")
+def count_chunks(runs, length, extra, ends, symbols):
+    """How many chunks each run may have."""
+    s = cuda.grid(1)
+    while s < symbols:
+        rows = runs[s * RUN + 3] - runs[s * RUN + 2]
+        ends[s] = (rows + length - 1) // length + (extra if rows > 0 else 0)
+        s += cuda.gridsize(1)
+
+
+@register_jitable
+def border(run, j, runs, length, mode, lags, number, full, block):
+    """The first row of chunk j of a run."""
+    lo = runs[run * RUN + 2]
+    hi = runs[run * RUN + 3]
+    if j == 0:
+        return lo
+    if mode == BLOCKS:
+        skip = max(lags - number, 0)
+        return min(lo + skip + (block - full) + (j - 1) * length, hi)
+    return min(lo + j * length, hi)
+
+
+@register_jitable
+def start_of(row, lo, mode, span, lags, number, t):
+    """The row to start from so that ``row`` finds its exact state; −1 if it lies before the run.
+
+    ``number`` is the number of row ``lo`` among the symbol's rows.
+    """
+    if mode == BLOCKS:
+        return row
+    if mode == STEP:
+        return max(lo, row - span)
+    if mode == ROWS:
+        place = number + row - lo - lags
+        start = row - (place - (place // span - 1) * span)
+        return start if start - lags >= lo else -1
+    limit = t[row] - span
+    if lags >= 0:  # folds: the beginning of the cell before
+        limit = (t[row] // span - 1) * span - 1
+    first = lo
+    last = row
+    while first < last:
+        mid = (first + last) >> 1
+        if t[mid] <= limit:
+            first = mid + 1
+        else:
+            last = mid
+    return first if first - max(lags, 0) > lo else -1
+
+
+@device("qqnnnnnqnnqnnnqqqqqqnn")
+def cut_runs(runs, ends, length, mode, lags, window, stride, pari, words, block,
+             sti, rows_word, full_word, ss, t, chunks, info, spans, final, counts, ahead_rows,
+             symbols):  # fmt: skip
+    """Fill the table of chunks; a thread per chunk that a run may have."""
+    total = ends[symbols - 1]
+    c = cuda.grid(1)
+    while c < total:
+        first = 0
+        last = symbols - 1
+        while first < last:
+            mid = (first + last) >> 1
+            if ends[mid] <= c:
+                first = mid + 1
+            else:
+                last = mid
+        run = first
+        begin = ends[run - 1] if run > 0 else 0
+        parts = ends[run] - begin
+        j = c - begin
+        lo = runs[run * RUN + 2]
+        hi = runs[run * RUN + 3]
+        slot = runs[run * RUN]
+        number = sti[slot * ss + rows_word] if rows_word >= 0 else 0
+        full = sti[slot * ss + full_word] if mode == BLOCKS else 0
+        span = (
+            ahead_rows
+            if mode == STEP
+            else (pari[slot * stride * words + window] if window > 0 else 1)
+        )
+        row = border(run, j, runs, length, mode, lags, number, full, block)
+        start = lo
+        if j > 0 and row < hi:
+            start = start_of(row, lo, mode, span, lags, number, t)
+        stop = row
+        if j == 0 or (row < hi and start >= 0):
+            # On to the next border from which a chunk can start.
+            ahead = j + 1
+            stop = hi
+            while ahead < parts:
+                other = border(run, ahead, runs, length, mode, lags, number, full, block)
+                if other >= hi or start_of(other, lo, mode, span, lags, number, t) >= 0:
+                    stop = other
+                    ahead = parts
+                ahead += 1
+        else:
+            start = row
+        chunks[c * RUN] = slot
+        chunks[c * RUN + 1] = c
+        chunks[c * RUN + 2] = start
+        chunks[c * RUN + 3] = stop
+        chunks[c * RUN + 4] = row
+        info[c * INFO] = 1 if j == 0 else 0
+        info[c * INFO + 1] = number + start - lo
+        last_one = stop == hi and (row < hi or j == 0)
+        info[c * INFO + 2] = 1 if last_one else 0
+        if last_one:
+            final[run] = c
+        if j == 0:
+            spans[2 * run] = c
+            spans[2 * run + 1] = ends[run]
+        if c == 0:
+            counts[2] = total
+        c += cuda.gridsize(1)
+
+
+@device("qqqqn")
+def room_of_chunks(chunks, info, live, room, total):
+    """Arena rows a chunk needs, from which ``room`` becomes its region by a running sum."""
+    c = cuda.grid(1)
+    while c < total:
+        rows = chunks[c * RUN + 3] - chunks[c * RUN + 2]
+        if info[c * INFO] == 1:
+            rows += live[chunks[c * RUN]]
+        room[c + 1] = rows + 2
+        if c == 0:
+            room[0] = 0
+        c += cuda.gridsize(1)
+
+
+@device("qqqnnqqnn")
+def move_regions(old, new, sti, ss, off, begins, caps, fields, symbols):
+    """Every symbol's arena region to its new place; words ``off`` and ``off + 1`` say where."""
+    s = cuda.grid(1)
+    while s < symbols:
+        own = sti[s * ss + off]
+        cap = sti[s * ss + off + 1]
+        to = begins[s]
+        room = caps[s]
+        f = 0
+        while f < fields:
+            j = 0
+            while j < min(cap, room):
+                new[to + f * room + j] = old[own + f * cap + j]
+                j += 1
+            f += 1
+        sti[s * ss + off] = to
+        sti[s * ss + off + 1] = room
+        s += cuda.gridsize(1)
+
+
+@device("qnnnnnqn")
+def live_rows(sti, ss, older, newer, head, tail, live, symbols):
+    """Rows in every symbol's arena region: older + newer, or head…tail (head −1: all up to tail).
+
+    The arguments are header words; ``older`` is −1 where the state has no such word.
+    """
+    s = cuda.grid(1)
+    while s < symbols:
+        row = s * ss
+        if older >= 0:
+            live[s] = sti[row + older] + sti[row + newer]
+        else:
+            live[s] = sti[row + tail] - (sti[row + head] if head >= 0 else 0)
+        s += cuda.gridsize(1)
+
+
+@device("qqqnnnqnnn")
+def adopt_words(runs, final, csi, css, csw, words, sti, ss, keep_from, symbols):
+    """The last chunk's state becomes the symbol's; words from ``keep_from`` on but two."""
+    s = cuda.grid(1)
+    while s < symbols:
+        if runs[s * RUN + 2] < runs[s * RUN + 3]:
+            slot = runs[s * RUN]
+            c = final[s]
+            w = 0
+            while w < words:
+                if w != keep_from and w != keep_from + 1:
+                    sti[slot * ss + w] = csi[c * css + w * csw]
+                w += 1
+        s += cuda.gridsize(1)
+
+
+@device("qqqnnqqnnnnnnqnn")
+def adopt_regions(runs, final, csi, css, csw, cai, sti, ss, off, older, head, tail, count, ari,
+                  fields, symbols):  # fmt: skip
+    """Bring the live rows of the last chunk's arena region to the symbol's.
+
+    Words are those of the header; ``older`` is −1 for windows that keep head…tail. There the
+    order of a sorted window (``count`` ≥ 0) is the last field.
+    """
+    s = cuda.grid(1)
+    while s < symbols:
+        if runs[s * RUN + 2] < runs[s * RUN + 3]:
+            slot = runs[s * RUN] * ss
+            c = final[s] * css
+            own = csi[c + off * csw]
+            room = csi[c + (off + 1) * csw]
+            to = sti[slot + off]
+            cap = sti[slot + off + 1]
+            first = 0
+            if older >= 0:
+                last = csi[c + older * csw] + csi[c + (older + 1) * csw] + 1
+            else:
+                first = csi[c + head * csw]
+                last = csi[c + tail * csw]
+                sti[slot + head] = 0
+                sti[slot + tail] = last - first
+            f = 0
+            while f < fields:
+                begin = first
+                end = last
+                if count >= 0 and f == fields - 1:
+                    begin = 0
+                    end = csi[c + count * csw]
+                j = begin
+                while j < end:
+                    ari[to + f * cap + j - begin] = cai[own + f * room + j]
+                    j += 1
+                f += 1
+        s += cuda.gridsize(1)
+
+
+@device("qqnn")
+def warm_runs(chunks, to, main, total):
+    """The rows a guess runs ahead of its chunk (main 0), or the chunk's own (main 1)."""
+    c = cuda.grid(1)
+    while c < total:
+        w = 0
+        while w < RUN:
+            to[c * RUN + w] = chunks[c * RUN + w]
+            w += 1
+        if main == 1:
+            to[c * RUN + 2] = chunks[c * RUN + 4]
+        else:
+            to[c * RUN + 3] = min(chunks[c * RUN + 4], chunks[c * RUN + 3])
+        c += cuda.gridsize(1)
+
+
+@device("qqn")
+def copy_words(source, to, n):
+    """to[i] = source[i]."""
+    i = cuda.grid(1)
+    while i < n:
+        to[i] = source[i]
+        i += cuda.gridsize(1)
+
+
+@register_jitable
+def differs(before, csi, css, csw, words, c):
+    """Whether a chunk began in another state than the chunk before it ended in."""
+    w = 0
+    while w < words:
+        if before[c * css + w * csw] != csi[(c - 1) * css + w * csw]:
+            return True
+        w += 1
+    return False
+
+
+@device("qqqqnnnqqn")
+def verify(main, info, before, csi, css, csw, words, redo, redone, total):
+    """Mark the chunks whose guess was wrong and note the state they should have begun in."""
+    c = cuda.grid(1)
+    while c < total:
+        wrong = False
+        if info[c * INFO] == 0 and main[c * RUN + 2] < main[c * RUN + 3]:
+            wrong = differs(before, csi, css, csw, words, c)
+        w = 0
+        while w < RUN:
+            redo[c * RUN + w] = main[c * RUN + w]
+            w += 1
+        if wrong:
+            redone[c] += 1
+            w = 0
+            while w < words:
+                before[c * css + w * csw] = csi[(c - 1) * css + w * csw]
+                w += 1
+        else:
+            redo[c * RUN + 3] = redo[c * RUN + 2]
+        c += cuda.gridsize(1)
+
+
+@device("qqqnnnn")
+def begin_again(redo, before, csi, css, csw, words, total):
+    """Give the marked chunks the state they should begin in."""
+    c = cuda.grid(1)
+    while c < total:
+        if redo[c * RUN + 2] < redo[c * RUN + 3]:
+            w = 0
+            while w < words:
+                csi[c * css + w * csw] = before[c * css + w * csw]
+                w += 1
+        c += cuda.gridsize(1)
+
+
+@device("qqqqqnnnqqn")
+def rest(runs, main, spans, before, csi, css, csw, words, final, rests, symbols):
+    """What is still wrong after all rounds is run to its symbol's end by one thread."""
+    s = cuda.grid(1)
+    while s < symbols:
+        lo = runs[s * RUN + 2]
+        hi = runs[s * RUN + 3]
+        w = 0
+        while w < RUN:
+            rests[s * RUN + w] = runs[s * RUN + w]
+            w += 1
+        rests[s * RUN + 3] = lo
+        if lo < hi:
+            c = spans[2 * s] + 1
+            while c <= final[s]:
+                if differs(before, csi, css, csw, words, c):
+                    w = 0
+                    while w < words:
+                        csi[c * css + w * csw] = csi[(c - 1) * css + w * csw]
+                        w += 1
+                    rests[s * RUN + 1] = c
+                    rests[s * RUN + 2] = main[c * RUN + 2]
+                    rests[s * RUN + 3] = hi
+                    rests[s * RUN + 4] = main[c * RUN + 2]
+                    final[s] = c
+                c += 1
+        s += cuda.gridsize(1)
