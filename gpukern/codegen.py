@@ -150,9 +150,9 @@ def load_device(kernel: Kernel, variant: str, text: str, plain: bool) -> types.M
         return _modules[key]
 
 
-def text_digest(module: types.ModuleType) -> str:
-    """Of a module whose functions are compiled for a device as they stand."""
-    parts = [inspect.getsource(module), platform.python_version(), numba.__version__]
+def text_digest(function: Callable[..., Any]) -> str:
+    """Of a function that is compiled for a device as it stands."""
+    parts = [source_of(function), platform.python_version(), numba.__version__]
     return hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:16]
 
 

@@ -24,13 +24,11 @@ class Functions:
     def __init__(self, device: Any) -> None:
         self.device = device
         self.loaded: dict[str, Any] = {}
-        self.digests = {m: codegen.text_digest(m) for m in (device_rows, device_split)}
 
     def __getattr__(self, name: str) -> Any:
         if name not in self.loaded:
             function, kinds = device_rows.FUNCTIONS[name]
-            module = device_rows if hasattr(device_rows, name) else device_split
-            self.loaded[name] = self.device.load(function, self.digests[module], kinds)
+            self.loaded[name] = self.device.load(function, codegen.text_digest(function), kinds)
         return self.loaded[name]
 
 

@@ -106,15 +106,18 @@ def lower(times, lo, hi, near, t):
 
 
 @register_jitable
-def distance(late, early):
-    """late − early as an unsigned number, which holds the difference of any two int64."""
-    return np.uint64(late) - np.uint64(early)
+def within(late, early, tolerance):
+    """Whether the two are at most the tolerance apart; −1 is no limit."""
+    return tolerance < 0 or minus(late, tolerance) <= early
 
 
 @register_jitable
-def within(late, early, tolerance):
-    """Whether the two are at most the tolerance apart; −1 is no limit."""
-    return tolerance < 0 or distance(late, early) <= np.uint64(tolerance)
+def closer(ahead, t, back):
+    """Whether t is closer to a later time than to an earlier one: whether their mean is below t.
+
+    Times may be further apart than int64 holds, so neither distance nor sum is formed.
+    """
+    return (ahead & back) + ((ahead ^ back) >> 1) < t
 
 
 @register_jitable
@@ -131,7 +134,7 @@ def find(times, lo, hi, near, t, direction, exact, tolerance):
         near = first
         if first < hi and within(times[first], t, tolerance):
             ahead = upper(times, first, hi, first, times[first]) - 1  # the last row of that time
-    if ahead >= 0 and (back < 0 or distance(times[ahead], t) < distance(t, times[back])):
+    if ahead >= 0 and (back < 0 or closer(times[ahead], t, times[back])):
         return ahead, near
     return back, near
 
