@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpukern import backend
-from gpukern.device_step import Array, DeviceStep, Functions, Rows
+from gpukern.device_piece import DevicePiece
+from gpukern.device_step import Array, DeviceStep, Functions
 from gpukern.errors import DeviceError
-from gpukern.forms import rows as prim
-from gpukern.forms.cuda import RUN
 from gpukern.frame import Result
 from gpukern.job import Job
 from gpukern.memory import empty
 
 if TYPE_CHECKING:
-    from gpukern.plan import Level, Plan
+    from gpukern.plan import Plan
 
 LEAST_ROWS = 1 << 12  # of a piece; below that, memory is short for another reason
-TIME = (None, prim.ANY)
+PUSH = 1 << 14  # rows up to which a piece is too small to run out of memory half way
+MOST_ROWS = 1 << 26
 
 
 class DeviceJob(Job):
@@ -131,7 +131,9 @@ class DeviceJob(Job):
             # A piece that fails half way has moved some steps on: begin it again from here.
             kept = [(s.rows.copy(), s.arena.copy()) for s in self.steps] if hi - lo > PUSH else None
             try:
-                DevicePiece(self, hi - lo, own, None if t is None else t[lo:hi], cut).run(targets)
+                piece = DevicePiece(self, hi - lo, own, None if t is None else t[lo:hi], cut)
+                made = piece.run()
+                self._bring_back(piece, made, targets)
             except self.device.out_of_memory as error:
                 self.device.staging.finish()
                 if kept is None or hi - lo <= LEAST_ROWS:
@@ -145,190 +147,41 @@ class DeviceJob(Job):
                 continue
             return hi - lo
 
+    def _bring_back(
+        self,
+        piece: DevicePiece,
+        made: list[tuple[Array, Array]],
+        targets: list[tuple[np.ndarray, np.ndarray]],
+    ) -> None:
+        """Queue the copies of a piece's results."""
+        staging = self.device.staging
+        staging.release(piece.uploaded)
+        moves = [
+            (array, target)
+            for (values, bits), (to, valid) in zip(made, targets, strict=True)
+            for array, target in ((values, to.view(np.int64)), (bits, valid))
+        ]
+        staging.download([a for a, _ in moves], [to for _, to in moves])
+
+    def run_resident(
+        self, n: int, slots: Array | int, t: Array | None, columns: dict[str, Array]
+    ) -> list[tuple[Array, Array]]:
+        """Push columns that are on the device; results stay there: per output values and bitmap.
+
+        ``slots`` are int32 (the symbols are known to ``self.symbols``), time int64 ns, columns
+        float64 with NaN for null or int64. Values are 8-byte words. Raises UnsortedError, with the
+        state as it was before, if time goes backwards within a symbol.
+        """
+        self._grow()
+        with self.device.working():
+            piece = DevicePiece(self, n, slots, t, columns, resident=True)
+            if t is not None:
+                self.last[: piece.symbols] = piece.check_time(self.last[: piece.symbols])
+            piece.reserve()
+            return piece.run()
+
     def _rows_that_fit(self) -> int:
         """Rows of which all columns, twice, take half of the free memory."""
         columns = len(self.plan.value_columns) + 4 * len(self.plan.steps) + len(self.plan.outputs)
         fit = self.device.free_bytes() // 2 // (16 * columns)
         return int(min(max(fit, LEAST_ROWS), MOST_ROWS)) & ~7
-
-
-PUSH = 1 << 14  # rows up to which a piece cannot run out of memory half way in practice
-MOST_ROWS = 1 << 26
-
-
-class DevicePiece:
-    """The work on consecutive rows: uploaded, grouped, run level by level, brought back."""
-
-    def __init__(
-        self,
-        job: DeviceJob,
-        n: int,
-        slots: np.ndarray | int,
-        t: np.ndarray | None,
-        columns: dict[str, np.ndarray],
-    ) -> None:
-        self.job = job
-        self.n = n
-        self.device = job.device
-        self.do = job.functions
-        self.skip = int(job.plan.nan_policy == "skip")
-        self.symbols = len(job.symbols)
-        self.columns: dict[Any, tuple[Array, str]] = {}
-        self.classes: dict[Any, Rows] = {}
-        self.uploaded: list[Array] = []
-        self._upload(slots, t, columns)
-
-    def _upload(
-        self, slots: np.ndarray | int, t: np.ndarray | None, columns: dict[str, np.ndarray]
-    ) -> None:
-        """Columns in grouped order, and the run of every symbol."""
-        device, n = self.device, self.n
-        names: list[Any] = [("column", name) for name in columns]
-        arrays = list(columns.values())
-        if t is not None and self.job.plan.uses_time:
-            names.append(None)
-            arrays.append(t)
-        self.grouped = int(not isinstance(slots, int))
-        if isinstance(slots, int):
-            counts = np.zeros(self.symbols, np.int64)
-            counts[slots] = n
-        else:
-            arrays.append(slots.astype(np.int32, copy=False))
-            counts = np.bincount(slots, minlength=self.symbols)
-        for step in self.job.steps:
-            step.reserve(counts, self.symbols)
-        self.uploaded = device.staging.upload(arrays)
-        runs, tally = device.full(self.symbols * RUN, "q", 0), device.full(2, "q", 0)
-        if isinstance(slots, int):
-            owner = device.full(n, "i", slots)
-            order = self.pos = owner  # not read
-        else:
-            codes = self.uploaded[-1]
-            order, owner, self.pos = (
-                device.argsort(codes), device.empty(n, "i"), device.empty(n, "i"),
-            )  # fmt: skip
-            self.do.take_codes(n, codes, order, owner, n)
-            self.do.invert(n, order, self.pos, n)
-        self.do.find_runs(self.symbols, owner, n, runs, tally, self.symbols)
-        self.every = Rows(n, tally, runs, owner, None, None)
-        for name, array in zip(names, self.uploaded, strict=False):
-            kind = "d" if array.dtype == np.float64 else "q"
-            if self.grouped:
-                grouped = device.empty(n, kind)
-                take = self.do.take_floats if kind == "d" else self.do.take_ints
-                take(n, array, order, grouped, n)
-                array = grouped
-            self.columns[name] = (array, kind)
-
-    def run(self, targets: list[tuple[np.ndarray, np.ndarray]]) -> None:
-        """Queue all steps and the way back of their results."""
-        moves: list[tuple[Array, np.ndarray]] = []
-        for level in self.job.levels:
-            self._prepare(level)
-            for n in level.steps:
-                self._step(n, targets, moves)
-        staging = self.device.staging
-        staging.release(self.uploaded)
-        staging.download([a for a, _ in moves], [to for _, to in moves])
-
-    # -- which rows exist -----------------------------------------------------------------
-
-    def _prepare(self, level: Level) -> None:
-        for present, need in level.dense:
-            if present not in self.classes:
-                self.classes[present] = self._class(present) if present else self.every
-            rows = self.classes[present]
-            if need not in rows.dense:
-                rows.dense[need] = self._dense(rows, need)
-
-    def _class(self, present: tuple[Any, ...]) -> Rows:
-        """The rows on which all of ``present`` are there."""
-        device, do, n = self.device, self.do, self.n
-        keep = device.full(n, "b", 1)
-        for ref, domain in present:
-            column, kind = self.columns[ref]
-            if kind == "d":
-                do.mark_floats(n, column, domain, keep, n)
-            else:
-                do.mark_ints(n, column, keep, n)
-        ends = device.running_sum(keep)
-        runs, tally = device.full(self.symbols * RUN, "q", 0), device.full(2, "q", 0)
-        do.find_kept_runs(self.symbols, self.every.runs, ends, n, runs, tally, self.symbols)
-        owner = device.empty(n, "i")
-        do.dense_codes(n, keep, ends, self.every.owner, owner, n)
-        return Rows(n, tally, runs, owner, keep, ends)
-
-    def _dense(self, rows: Rows, need: tuple[Any, int]) -> Array:
-        """A column of the class, its rows together."""
-        device, do, n = self.device, self.do, self.n
-        column, kind = self.columns[need[0]]
-        if kind == "d" and not self.skip:
-            clean = device.empty(n, "d")
-            do.clean_floats(n, column, need[1], clean, n)
-            column = clean
-        if not rows.masked:
-            return column
-        dense = device.empty(n, kind)
-        gather = do.dense_floats if kind == "d" else do.dense_ints
-        gather(n, rows.keep, rows.ends, column, dense, n)
-        return dense
-
-    # -- one step -------------------------------------------------------------------------
-
-    def _step(self, n: int, targets: list[tuple[np.ndarray, np.ndarray]], moves: list[Any]) -> None:
-        job, device = self.job, self.device
-        step = job.plan.steps[n]
-        rows = self.classes.get(step.present) or self.every
-        if step.present and step.present not in self.classes:
-            rows = self.classes[step.present] = self._class(step.present)
-        inputs = []
-        for spec, need in zip(step.kernel.inputs, step.dense, strict=True):
-            if need is None:
-                inputs.append(device.full(self.n, "d", np.nan))
-                continue
-            column = rows.dense[need]
-            if spec.dtype == "f64" and column.dtype != np.float64:
-                floats = device.empty(self.n, "d")
-                self.do.as_floats(self.n, column, floats, self.n)
-                column = floats
-            inputs.append(column)
-        outs = [device.empty(self.n, "d" if kind is np.float64 else "q") for kind in step.kinds]
-        t = rows.dense[TIME] if step.clock else self.every.runs  # not read without a clock
-        job.steps[n].run(rows, self.symbols, t, inputs, outs)
-        for m, dense in enumerate(outs):
-            if (n, m) in job.used:
-                self._give(n, m, rows, dense, targets, moves)
-
-    def _give(
-        self,
-        n: int,
-        m: int,
-        rows: Rows,
-        dense: Array,
-        targets: list[tuple[np.ndarray, np.ndarray]],
-        moves: list[Any],
-    ) -> None:
-        """A result as an input of later steps and as output columns."""
-        device, job = self.device, self.job
-        floats = dense.dtype == np.float64
-        null = job.null_bits if floats else prim.NULL_INT
-        keep = rows.keep if rows.masked else self.every.owner.view(np.uint8)  # not read
-        ends = rows.ends if rows.masked else self.every.runs
-        if (n, m) in job.inner:
-            to = device.empty(self.n, "d" if floats else "q")
-            if floats:
-                self.do.spread_floats(
-                    self.n, dense.view(np.int64), rows.masked, keep, ends, null, self.skip,
-                    to.view(np.int64), self.n,
-                )  # fmt: skip
-            else:
-                self.do.spread_ints(self.n, dense, rows.masked, keep, ends, to, self.n)
-            self.columns[(n, m)] = (to, "d" if floats else "q")
-        for at in job.wanted.get((n, m), ()):
-            values, bits = targets[at]
-            out, valid = device.empty(self.n, "q"), device.empty((self.n + 7) // 8, "b")
-            self.do.finish(
-                (self.n + 7) // 8, dense.view(np.int64), rows.masked, keep, ends, self.grouped,
-                self.pos, int(floats), self.skip, null, out, valid, self.n,
-            )  # fmt: skip
-            moves += [(out, values.view(np.int64)), (valid, bits)]

@@ -29,7 +29,7 @@ from gpukern.forms.layout import Layout, invoke, wanted
 from gpukern.kernel import Kernel
 
 RUN = 5  # words of an entry of ``runs``
-INFO = 3  # words about a chunk: is it the symbol's first, number of its row lo, is it the last
+INFO = 3  # words about a chunk: is it the symbol's first, the number of its row lo, rows before it
 NULL_INT = "-9223372036854775808"
 # Argument kinds: q int64*, d float64*, i int32*, u uint32*, b uint8*, n int64; Q and D are arrays,
 # which can be sliced.
@@ -209,8 +209,8 @@ def _fresh(loop: Loop) -> None:
         elif name == "cell_end":
             value = NULL_INT
         elif name.startswith("prev"):
-            prefix = next(p for p in cpu.MAX_LAGS if name.startswith(p))
-            value = f"{_source(name[len(prefix) :])}[lo - {cpu.MAX_LAGS[prefix]}]"
+            _previous(loop, name, at)
+            continue
         elif name.startswith("m_"):
             zero = kernel.constants.get("zero", (0.0,) * len(kernel.fields["acc"]))
             value = cpu_fold._literal(zero[kernel.fields["acc"].index(name[2:])])
@@ -220,6 +220,20 @@ def _fresh(loop: Loop) -> None:
         call = invoke(kernel.functions["init"], "init", scope_of(kernel))
         loop.s(f"{', '.join(names)}{',' if len(names) == 1 else ''} = {call}")
         loop.s(*(f"{loop.word(at[n])} = {n}" for n in names))
+
+
+def _previous(loop: Loop, name: str, at: dict[str, int]) -> None:
+    """A previous row's word: from this run, or, near its beginning, from the symbol's state."""
+    s = loop.s
+    prefix = next(p for p in cpu.MAX_LAGS if name.startswith(p))
+    column, back = name[len(prefix) :], cpu.MAX_LAGS[prefix]
+    word = loop.word(at[name], dict(loop.layout.header)[name])
+    ints = loop.word(at[name], "i")
+    under(s, f"if info[entry * {INFO} + 2] >= {back}:", f"{word} = {_source(column)}[lo - {back}]")
+    if back == 2:
+        older = f"xs[slot * xss + {at['prev_' + column]} * xsw]"
+        under(s, f"elif info[entry * {INFO} + 2] == 1:", f"{ints} = {older}")
+    under(s, "else:", f"{ints} = xs[slot * xss + {at[name]} * xsw]")
 
 
 def _move_region(loop: Loop) -> None:

@@ -121,6 +121,30 @@ def find_kept_runs(every, ends, n, runs, counts, symbols):
         s += cuda.gridsize(1)
 
 
+@device("qqiqqqn")
+def find_backward(counts, runs, owner, t, last, bad, n):
+    """bad[i] = 1 where dense row i is earlier than its symbol's time before it."""
+    i = cuda.grid(1)
+    while i < n:
+        bad[i] = 0
+        if i < counts[0]:
+            s = owner[i]
+            before = t[i - 1] if i > runs[s * RUN + 2] else last[s]
+            if t[i] < before:
+                bad[i] = 1
+        i += cuda.gridsize(1)
+
+
+@device("qqqn")
+def last_times(runs, t, last, symbols):
+    """last[s] = the time of the symbol's last row, if it has one."""
+    s = cuda.grid(1)
+    while s < symbols:
+        if runs[s * RUN + 2] < runs[s * RUN + 3]:
+            last[s] = t[runs[s * RUN + 3] - 1]
+        s += cuda.gridsize(1)
+
+
 # ------------------------------------------------------------------------------- missing rows
 
 

@@ -2,9 +2,9 @@
 
 The same idea as ``split.py`` on CPU threads, with everything decided on the device. A chunk is an
 entry of a run table (slot, state row, lo, hi, emit) whose state row is a scratch one; ``info``
-says whether it is its symbol's first, the number of its row lo among the symbol's rows, and
-whether it is the last. A border from which the state cannot be rebuilt is dropped: the chunk
-before it goes on to the next.
+says whether it is its symbol's first, the number of its row lo among the symbol's rows, and how
+many rows of the run stand before it. A border from which the state cannot be rebuilt is dropped:
+the chunk before it goes on to the next.
 """
 
 from typing import Any
@@ -123,9 +123,8 @@ def cut_runs(runs, ends, length, mode, lags, window, stride, pari, words, block,
         chunks[c * RUN + 4] = row
         info[c * INFO] = 1 if j == 0 else 0
         info[c * INFO + 1] = number + start - lo
-        last_one = stop == hi and (row < hi or j == 0)
-        info[c * INFO + 2] = 1 if last_one else 0
-        if last_one:
+        info[c * INFO + 2] = start - lo
+        if stop == hi and (row < hi or j == 0):
             final[run] = c
         if j == 0:
             spans[2 * run] = c
