@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpukern import backend
+from gpukern import backend, frame_cudf
 from gpukern.device_piece import DevicePiece
 from gpukern.device_step import Array, DeviceStep, Functions
 from gpukern.errors import DeviceError
@@ -52,6 +52,14 @@ class DeviceJob(Job):
                 count = int(self.device.fetch(step.repaired)[0])
                 found[step.kernel.name] = found.get(step.kernel.name, 0) + count
         return found
+
+    def run(self, table: Any, *, sort: bool = False) -> Any:
+        """As on the CPU; a cuDF DataFrame gives one, and its columns stay on the device."""
+        if frame_cudf.is_frame(table):
+            if self.device.name != "cuda":
+                raise DeviceError(f"a cuDF table needs device='cuda', not {self.device.name!r}")
+            return frame_cudf.run(self, table, sort=sort)
+        return super().run(table, sort=sort)
 
     def snapshot(self) -> bytes:
         """The whole carried state; the same bytes as a CPU job's after the same rows."""

@@ -45,6 +45,8 @@ def kind_of(table: Any) -> str:
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(table, pandas.DataFrame):
         return "pandas"
+    if type(table).__module__.partition(".")[0] == "cudf":
+        raise PlanError("a cuDF table is worked on where it is: pass device='cuda'")
     raise PlanError(
         "input must be a pyarrow Table or RecordBatch, a polars DataFrame or a pandas DataFrame, "
         f"got {type(table).__module__}.{type(table).__qualname__}"
