@@ -207,9 +207,9 @@ class Simulator:
         """Stable order of int32 codes."""
         return np.argsort(codes, kind="stable").astype(np.int32)
 
-    def running_sum(self, values: np.ndarray) -> np.ndarray:
+    def running_sum(self, values: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Inclusive running sum as int64."""
-        return np.cumsum(values, dtype=np.int64)
+        return np.cumsum(values, dtype=np.int64, out=out)
 
     def load(self, function: Callable[..., Any], digest: str, kinds: str) -> Launch:
         """A launcher of a device function."""
@@ -279,9 +279,9 @@ class Cuda:
         """Stable order of int32 codes (a radix sort)."""
         return self.cp.argsort(codes, kind="stable").astype(np.int32)
 
-    def running_sum(self, values: Any) -> Any:
+    def running_sum(self, values: Any, out: Any = None) -> Any:
         """Inclusive running sum as int64."""
-        return self.cp.cumsum(values, dtype=np.int64)
+        return self.cp.cumsum(values, dtype=np.int64, out=out)
 
     def load(self, function: Callable[..., Any], digest: str, kinds: str) -> Launch:
         """A launcher of a device function, compiled or taken from the cache."""

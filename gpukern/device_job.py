@@ -12,6 +12,7 @@ import numpy as np
 
 from gpukern import backend, frame_cudf
 from gpukern.device_piece import DevicePiece
+from gpukern.device_schedule import Schedule
 from gpukern.device_step import Array, DeviceStep, Functions
 from gpukern.errors import DeviceError
 from gpukern.frame import Result
@@ -39,9 +40,11 @@ class DeviceJob(Job):
                 for step, state in zip(plan.steps, self.states, strict=True)
             ]
         self.most_rows = 0  # of a piece; 0: as many as memory allows
-        self.null_bits = int(np.array([self.null]).view(np.int64)[0])
-        refs = {ref for step in plan.steps for _, ref in step.inputs if ref is not None}
-        self.inner = {ref for ref in refs if ref[0] != "column"}
+        self.schedule = Schedule(self)
+        with self.device.working():
+            self.tables: dict[str, Array] = {
+                n: self.device.put(t.ravel()) for n, t in self.schedule.tables.items()
+            }
 
     @property
     def repaired(self) -> dict[str, int]:
@@ -116,8 +119,7 @@ class DeviceJob(Job):
                 lo += self._piece(lo, n, slots, t, columns, results)
             self.device.staging.finish()
         for result in results:
-            valid = int(np.bitwise_count(result.bits).sum()) if n else 0
-            result.nulls = n - valid
+            result.nulls = n - int(np.bitwise_count(result.bits).sum())
         return results
 
     def _piece(
@@ -130,66 +132,80 @@ class DeviceJob(Job):
         results: list[Result],
     ) -> int:
         """Queue the work on the next rows; returns how many. Out of memory: fewer rows."""
+        staging = self.device.staging
         while True:
-            size = self.most_rows or self._rows_that_fit()
-            hi = min(lo + size, n)
-            own = slots if isinstance(slots, int) else slots[lo:hi]
-            cut = {name: c[lo:hi] for name, c in columns.items()}
-            targets = [(r.values[lo:hi], r.bits[lo // 8 : (hi + 7) // 8]) for r in results]
+            hi = min(lo + (self.most_rows or self._rows_that_fit()), n)
             # A piece that fails half way has moved some steps on: begin it again from here.
-            kept = [(s.rows.copy(), s.arena.copy()) for s in self.steps] if hi - lo > PUSH else None
+            kept = [step.keep() for step in self.steps] if hi - lo > PUSH else None
             try:
-                piece = DevicePiece(self, hi - lo, own, None if t is None else t[lo:hi], cut)
-                made = piece.run()
-                self._bring_back(piece, made, targets)
+                own = slots if isinstance(slots, int) else slots[lo:hi]
+                counts = self._rows_of_symbols(own, hi - lo)
+                for step in self.steps:
+                    step.reserve(counts, len(self.symbols))
+                columns_in = [c[lo:hi].view(np.int64) for c in columns.values()]
+                if t is not None and self.plan.uses_time:
+                    columns_in.append(t[lo:hi])
+                words = staging.upload(columns_in)
+                codes = own if isinstance(own, int) else staging.upload([own])
+                piece = DevicePiece(self, hi - lo, codes, words)
+                out, bits = piece.run()
+                staging.release([words, codes])
+                staging.download(out, [r.values[lo:hi].view(np.int64) for r in results])
+                staging.download(bits, [r.bits[lo // 8 : (hi + 7) // 8] for r in results])
             except self.device.out_of_memory as error:
-                self.device.staging.finish()
+                staging.finish()
                 if kept is None or hi - lo <= LEAST_ROWS:
                     raise DeviceError(
                         f"device {self.device.name!r} is out of memory on a piece of {hi - lo} "
                         f"rows ({error}); free memory there or use device='cpu'"
                     ) from error
-                for step, (state, arena) in zip(self.steps, kept, strict=True):
-                    step.rows, step.arena = state, arena
+                for step, state in zip(self.steps, kept, strict=True):
+                    step.put_back(state)
                 self.most_rows = max(LEAST_ROWS, (hi - lo) // 2) & ~7
                 continue
             return hi - lo
 
-    def _bring_back(
-        self,
-        piece: DevicePiece,
-        made: list[tuple[Array, Array]],
-        targets: list[tuple[np.ndarray, np.ndarray]],
-    ) -> None:
-        """Queue the copies of a piece's results."""
-        staging = self.device.staging
-        staging.release(piece.uploaded)
-        moves = [
-            (array, target)
-            for (values, bits), (to, valid) in zip(made, targets, strict=True)
-            for array, target in ((values, to.view(np.int64)), (bits, valid))
-        ]
-        staging.download([a for a, _ in moves], [to for _, to in moves])
+    def _rows_of_symbols(self, slots: np.ndarray | int, n: int) -> np.ndarray:
+        if isinstance(slots, int):
+            counts = np.zeros(len(self.symbols), np.int64)
+            counts[slots] = n
+            return counts
+        if not any(step.layout.arena_fields for step in self.steps):
+            return np.zeros(len(self.symbols), np.int64)  # nobody asks
+        return np.bincount(slots, minlength=len(self.symbols))
 
     def run_resident(
         self, n: int, slots: Array | int, t: Array | None, columns: dict[str, Array]
-    ) -> list[tuple[Array, Array]]:
-        """Push columns that are on the device; results stay there: per output values and bitmap.
+    ) -> tuple[Array, Array]:
+        """Push columns that are on the device; results stay there.
 
-        ``slots`` are int32 (the symbols are known to ``self.symbols``), time int64 ns, columns
-        float64 with NaN for null or int64. Values are 8-byte words. Raises UnsortedError, with the
-        state as it was before, if time goes backwards within a symbol.
+        ``slots`` are int32 (of symbols known to ``self.symbols``), time int64 ns, columns float64
+        with NaN for null or int64. Returns the outputs one below the other, n 8-byte words each,
+        and their Arrow bitmaps, (n + 7) // 8 bytes each. Raises UnsortedError, with the state as
+        it was before, if time goes backwards within a symbol.
         """
         self._grow()
-        with self.device.working():
-            piece = DevicePiece(self, n, slots, t, columns, resident=True)
+        device, plan = self.device, self.schedule
+        with device.working():
+            own = [columns[name].view(np.int64) for name in self.plan.value_columns]
+            if t is not None and self.plan.uses_time:
+                own.append(t)
+            words = device.empty(max(plan.inputs, 1) * n, "q")
+            for at, column in enumerate(own):
+                words[at * n : (at + 1) * n] = column
+            piece = DevicePiece(self, n, slots, words)
             if t is not None:
-                self.last[: piece.symbols] = piece.check_time(self.last[: piece.symbols])
-            piece.reserve()
+                symbols = len(self.symbols)
+                grouped = piece.grouped_column(t)
+                self.last[:symbols] = piece.check_time(grouped, self.last[:symbols])
+            counts = piece.symbol_rows()
+            for step in self.steps:
+                step.reserve(counts, len(self.symbols))
             return piece.run()
 
     def _rows_that_fit(self) -> int:
         """Rows of which all columns, twice, take half of the free memory."""
-        columns = len(self.plan.value_columns) + 4 * len(self.plan.steps) + len(self.plan.outputs)
-        fit = self.device.free_bytes() // 2 // (16 * columns)
-        return int(min(max(fit, LEAST_ROWS), MOST_ROWS)) & ~7
+        plan = self.schedule
+        words = 2 * len(plan.columns) + plan.dense + len(plan.results)
+        row = 8 * (words + len(self.plan.outputs)) + 13 * len(plan.classes) + 64
+        return int(min(max(self.device.free_bytes() // (4 * row), LEAST_ROWS), MOST_ROWS)) & ~7

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,20 +33,14 @@ class Functions:
         return self.loaded[name]
 
 
+@dataclass(frozen=True)
 class Rows:
-    """A class of rows on the device, as a step sees it."""
+    """A class of rows as a step sees it: at most n, in dense order."""
 
-    def __init__(
-        self, n: int, counts: Array, runs: Array, owner: Array, keep: Array, ends: Array
-    ) -> None:
-        self.n = n  # at most so many
-        self.counts = counts  # rows, runs
-        self.runs = runs
-        self.owner = owner
-        self.keep = keep
-        self.ends = ends
-        self.masked = int(keep is not None)
-        self.dense: dict[Any, Array] = {}
+    n: int
+    counts: Array  # rows, runs
+    runs: Array
+    owner: Array  # the symbol of every row
 
 
 class DeviceStep:
@@ -135,6 +130,14 @@ class DeviceStep:
             self.device.put(caps), fields, symbols,
         )  # fmt: skip
         self.arena, self.caps = arena, caps
+
+    def keep(self) -> tuple[Any, ...]:
+        """A copy of the state on the device."""
+        return self.rows.copy(), self.arena.copy(), self.caps.copy(), self.live.copy()
+
+    def put_back(self, kept: tuple[Any, ...]) -> None:
+        """Return to what ``keep`` gave."""
+        self.rows, self.arena, self.caps, self.live = kept
 
     def to_host(self) -> None:
         """Bring the state to the host's StepState, for a snapshot."""

@@ -50,11 +50,16 @@ def run(job: DeviceJob, frame: Any, *, sort: bool) -> Any:
         if order is not None and t is not None:
             columns = {name: values[order] for name, values in columns.items()}
             slots, t = slots if isinstance(slots, int) else slots[order], t[order]
-        results = job.run_resident(n, slots, t, columns) if n else []
+        words: Any
+        bits: Any
+        words, bits = job.run_resident(n, slots, t, columns) if n else (columns, columns)
         made = frame.copy(deep=False)
-        for output, (words, bits) in zip(plan.outputs, results, strict=False):
-            valid = cupy.unpackbits(bits, bitorder="little")[:n].astype(bool)
-            values = words.view(np.float64) if output.dtype == "f64" else words
+        width = (n + 7) // 8
+        for at, output in enumerate(plan.outputs if n else ()):
+            byte = bits[at * width : (at + 1) * width]
+            valid = cupy.unpackbits(byte, bitorder="little")[:n].astype(bool)
+            values = words[at * n : (at + 1) * n]
+            values = values.view(np.float64) if output.dtype == "f64" else values
             if order is not None:
                 values, valid = _unsorted(values, order), _unsorted(valid, order)
             made[output.name] = _series(cudf, values, valid, output.dtype, frame.index)

@@ -1,17 +1,21 @@
 """Row primitives on the device: grouping by symbol, missing rows out, results back in row order.
 
 What ``rows.py`` does with one pass over rows on a CPU takes a thread per row here. *Grouped*
-order is (symbol, row); ``order`` maps it to row order and ``pos`` back. The rows that exist for a
-kernel are a class: ``keep`` marks them in grouped order, and ``ends``, the running count of kept
-rows, gives their dense position, ``ends[g] - 1``. No count ever travels to the host: ``counts``
-holds the rows and the runs of a class on the device.
+order is (symbol, row); ``order`` maps it to row order and ``pos`` back. Columns are 8-byte words
+(floats their bits), one below the other in a block, so that one launch serves all of them: what is
+done with which column stands in a table.
+
+The rows that exist for a kernel are a class. ``keep`` marks them in grouped order, a stretch of n
+per class; ``ends`` is the running count of kept rows over all classes of a level. Class 0 is all
+rows. No count ever travels to the host: ``counts`` holds rows and runs of each class.
 
 The decorator names the argument kinds each function is compiled for (see ``cuda.HEAD``).
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
+
+from numba.extending import register_jitable
 
 from gpukern.forms.rows import NON_NEGATIVE, NULL_BITS, NULL_INT, POSITIVE
 
@@ -28,6 +32,42 @@ def device(kinds: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         return function
 
     return note
+
+
+QUIET_NAN = 0x7FF8_0000_0000_0000
+FINITE = 0x7FF  # an exponent of all ones is no finite number
+
+
+@register_jitable
+def finite(word):
+    """Whether the float with these bits is neither NaN nor infinite."""
+    return (word >> 52) & FINITE != FINITE
+
+
+@register_jitable
+def present(word, integer, domain):
+    """Whether a word is there: not null, finite, in its domain (float bits order as integers)."""
+    if integer == 1:
+        return word != NULL_INT
+    if not finite(word):
+        return False
+    if domain == POSITIVE:
+        return word > 0
+    # −0.0 is the smallest integer.
+    return domain != NON_NEGATIVE or word >= 0 or word == NULL_INT
+
+
+@register_jitable
+def place(c, g, n, keep, ends, first):
+    """Dense position of row g in class c, −1 if it does not exist there."""
+    if c == 0:
+        return g
+    at = (c - 1) * n + g
+    if keep[at] == 0:
+        return -1
+    # The count runs on over the classes of a level.
+    before = 0 if first[c] == 1 else ends[(c - 1) * n - 1]
+    return ends[at] - before - 1
 
 
 # ----------------------------------------------------------------------------------- grouping
@@ -51,22 +91,14 @@ def take_codes(column, order, to, n):
         g += cuda.gridsize(1)
 
 
-@device("didn")
-def take_floats(column, order, to, n):
-    """The same for floats."""
-    g = cuda.grid(1)
-    while g < n:
-        to[g] = column[order[g]]
-        g += cuda.gridsize(1)
-
-
-@device("qiqn")
-def take_ints(column, order, to, n):
-    """The same for int64."""
-    g = cuda.grid(1)
-    while g < n:
-        to[g] = column[order[g]]
-        g += cuda.gridsize(1)
+@device("qiqnn")
+def take_words(words, order, to, columns, n):
+    """Columns in grouped order."""
+    i = cuda.grid(1)
+    while i < columns * n:
+        g = i % n
+        to[i] = words[i - g + order[g]]
+        i += cuda.gridsize(1)
 
 
 @device("inqqn")
@@ -101,198 +133,171 @@ def find_runs(owner, n, runs, counts, symbols):
         s += cuda.gridsize(1)
 
 
-@device("qqnqqn")
-def find_kept_runs(every, ends, n, runs, counts, symbols):
-    """The run of every symbol in the dense order of a class, from the runs of all rows."""
-    s = cuda.grid(1)
-    while s < symbols:
+# ------------------------------------------------------------------------------- missing rows
+
+
+@device("qqqbnnn")
+def mark(words, needs, spans, keep, begin, classes, n):
+    """keep = the row has everything its class needs: ``needs`` (column, integer?, domain)."""
+    i = cuda.grid(1)
+    while i < classes * n:
+        c = begin + i // n
+        g = i % n
+        ok = 1
+        need = spans[c]
+        while need < spans[c + 1]:
+            word = words[needs[3 * need] * n + g]
+            if not present(word, needs[3 * need + 1], needs[3 * need + 2]):
+                ok = 0
+            need += 1
+        keep[(c - 1) * n + g] = ok
+        i += cuda.gridsize(1)
+
+
+@device("qqqqqnnnn")
+def find_kept_runs(every, ends, first, runs, counts, begin, classes, n, symbols):
+    """The run of every symbol in the dense order of every class of a level."""
+    i = cuda.grid(1)
+    while i < classes * symbols:
+        c = begin + i // symbols
+        s = i % symbols
+        at = (c - 1) * n
+        before = 0 if first[c] == 1 else ends[at - 1]
         lo = every[s * RUN + 2]
         hi = every[s * RUN + 3]
-        lo = ends[lo - 1] if lo > 0 else 0
-        hi = ends[hi - 1] if hi > 0 else 0
-        runs[s * RUN] = s
-        runs[s * RUN + 1] = s
-        runs[s * RUN + 2] = lo
-        runs[s * RUN + 3] = hi
-        runs[s * RUN + 4] = lo
+        lo = ends[at + lo - 1] - before if lo > 0 else 0
+        hi = ends[at + hi - 1] - before if hi > 0 else 0
+        entry = (c * symbols + s) * RUN
+        runs[entry] = s
+        runs[entry + 1] = s
+        runs[entry + 2] = lo
+        runs[entry + 3] = hi
+        runs[entry + 4] = lo
         if s == 0:
-            counts[0] = ends[n - 1]
-            counts[1] = symbols
-        s += cuda.gridsize(1)
-
-
-@device("qqiqqqn")
-def find_backward(counts, runs, owner, t, last, bad, n):
-    """bad[i] = 1 where dense row i is earlier than its symbol's time before it."""
-    i = cuda.grid(1)
-    while i < n:
-        bad[i] = 0
-        if i < counts[0]:
-            s = owner[i]
-            before = t[i - 1] if i > runs[s * RUN + 2] else last[s]
-            if t[i] < before:
-                bad[i] = 1
+            counts[2 * c] = ends[at + n - 1] - before
+            counts[2 * c + 1] = symbols
         i += cuda.gridsize(1)
+
+
+@device("ibqqnnn")
+def keep_owners(owners, keep, ends, first, begin, classes, n):
+    """The symbol of every dense row of every class; class 0's are there."""
+    i = cuda.grid(1)
+    while i < classes * n:
+        c = begin + i // n
+        g = i % n
+        p = place(c, g, n, keep, ends, first)
+        if p >= 0:
+            owners[c * n + p] = owners[g]
+        i += cuda.gridsize(1)
+
+
+@device("qqbqqqdnnn")
+def densify(words, table, keep, ends, first, dense, floats, begin, columns, n):
+    """Columns of the kept rows: ``table`` (class, column, to float?, clean?, domain, integer?).
+
+    Clean is nan_policy='propagate': whatever is missing enters a kernel as the one quiet NaN.
+    ``floats`` is ``dense`` as floats.
+    """
+    i = cuda.grid(1)
+    while i < columns * n:
+        entry = (begin + i // n) * 6
+        g = i % n
+        p = place(table[entry], g, n, keep, ends, first)
+        if p >= 0:
+            word = words[table[entry + 1] * n + g]
+            there = present(word, table[entry + 5], table[entry + 4])
+            if not there and table[entry + 2] + table[entry + 3] > 0:
+                dense[i - g + p] = QUIET_NAN
+            elif table[entry + 2] == 1:
+                floats[i - g + p] = float(word)
+            else:
+                dense[i - g + p] = word
+        i += cuda.gridsize(1)
+
+
+@device("iqqqqn")
+def find_backward(owner, runs, t, last, bad, n):
+    """bad[g] = 1 where row g is earlier than its symbol's time before it; a null is no time."""
+    g = cuda.grid(1)
+    while g < n:
+        bad[g] = 0
+        if t[g] != NULL_INT:
+            s = owner[g]
+            lo = runs[s * RUN + 2]
+            before = g - 1
+            while before >= lo and t[before] == NULL_INT:
+                before -= 1
+            if t[g] < (t[before] if before >= lo else last[s]):
+                bad[g] = 1
+        g += cuda.gridsize(1)
 
 
 @device("qqqn")
 def last_times(runs, t, last, symbols):
-    """last[s] = the time of the symbol's last row, if it has one."""
+    """last[s] = the symbol's last time, if it has one."""
     s = cuda.grid(1)
     while s < symbols:
-        if runs[s * RUN + 2] < runs[s * RUN + 3]:
-            last[s] = t[runs[s * RUN + 3] - 1]
+        g = runs[s * RUN + 3] - 1
+        while g >= runs[s * RUN + 2] and t[g] == NULL_INT:
+            g -= 1
+        if g >= runs[s * RUN + 2]:
+            last[s] = t[g]
         s += cuda.gridsize(1)
-
-
-# ------------------------------------------------------------------------------- missing rows
-
-
-@device("dnbn")
-def mark_floats(column, domain, keep, n):
-    """Take out the rows whose float is missing or outside its domain."""
-    g = cuda.grid(1)
-    while g < n:
-        x = column[g]
-        ok = x - x == 0.0
-        if domain == POSITIVE:
-            ok = ok and x > 0.0
-        elif domain == NON_NEGATIVE:
-            ok = ok and x >= 0.0
-        if not ok:
-            keep[g] = 0
-        g += cuda.gridsize(1)
-
-
-@device("qbn")
-def mark_ints(column, keep, n):
-    """The same for int64, whose null is the smallest integer."""
-    g = cuda.grid(1)
-    while g < n:
-        if column[g] == NULL_INT:
-            keep[g] = 0
-        g += cuda.gridsize(1)
-
-
-@device("dndn")
-def clean_floats(column, domain, to, n):
-    """nan_policy='propagate': whatever is missing enters a kernel as the one quiet NaN."""
-    g = cuda.grid(1)
-    while g < n:
-        x = column[g]
-        ok = x - x == 0.0
-        if domain == POSITIVE:
-            ok = ok and x > 0.0
-        elif domain == NON_NEGATIVE:
-            ok = ok and x >= 0.0
-        to[g] = x if ok else math.nan
-        g += cuda.gridsize(1)
-
-
-@device("bqddn")
-def dense_floats(keep, ends, column, to, n):
-    """The kept rows of a column together."""
-    g = cuda.grid(1)
-    while g < n:
-        if keep[g] == 1:
-            to[ends[g] - 1] = column[g]
-        g += cuda.gridsize(1)
-
-
-@device("bqqqn")
-def dense_ints(keep, ends, column, to, n):
-    """The same for int64."""
-    g = cuda.grid(1)
-    while g < n:
-        if keep[g] == 1:
-            to[ends[g] - 1] = column[g]
-        g += cuda.gridsize(1)
-
-
-@device("bqiin")
-def dense_codes(keep, ends, column, to, n):
-    """The same for int32."""
-    g = cuda.grid(1)
-    while g < n:
-        if keep[g] == 1:
-            to[ends[g] - 1] = column[g]
-        g += cuda.gridsize(1)
-
-
-@device("qdn")
-def as_floats(column, to, n):
-    """Integer results as the float input of another kernel."""
-    g = cuda.grid(1)
-    while g < n:
-        x = column[g]
-        to[g] = math.nan if x == NULL_INT else float(x)
-        g += cuda.gridsize(1)
 
 
 # ------------------------------------------------------------------------------------ results
 
 
-@device("qnbqnnqn")
-def spread_floats(dense, masked, keep, ends, null, skip, to, n):
-    """A float result (its bits) in grouped order, as the input of another kernel."""
-    g = cuda.grid(1)
-    while g < n:
-        bits = null
-        if masked == 0:
-            bits = dense[g]
-        elif keep[g] == 1:
-            bits = dense[ends[g] - 1]
-        # Exponent all ones: NaN or infinite.
-        if skip == 1 and (bits >> 52) & 0x7FF == 0x7FF:
-            bits = null
-        to[g] = bits
-        g += cuda.gridsize(1)
+@device("qqbqqqnnnn")
+def spread(results, table, keep, ends, first, words, begin, count, skip, n):
+    """Results as columns for later steps: ``table`` (result, class, column, integer?, null)."""
+    i = cuda.grid(1)
+    while i < count * n:
+        entry = (begin + i // n) * 5
+        g = i % n
+        p = place(table[entry + 1], g, n, keep, ends, first)
+        null = table[entry + 4]
+        word = results[table[entry] * n + p] if p >= 0 else null
+        if skip == 1 and table[entry + 3] == 0 and not finite(word):
+            word = null
+        words[table[entry + 2] * n + g] = word
+        i += cuda.gridsize(1)
 
 
-@device("qnbqqn")
-def spread_ints(dense, masked, keep, ends, to, n):
-    """The same for integer results."""
-    g = cuda.grid(1)
-    while g < n:
-        x = NULL_INT
-        if masked == 0:
-            x = dense[g]
-        elif keep[g] == 1:
-            x = dense[ends[g] - 1]
-        to[g] = x
-        g += cuda.gridsize(1)
+@device("qqbqqinnqbnn")
+def finish(results, table, keep, ends, first, pos, grouped, skip, out, bits, outputs, n):
+    """All output columns in row order with their Arrow validity bitmaps.
 
-
-@device("qnbqninnnqbn")
-def finish(dense, masked, keep, ends, grouped, pos, floats, skip, null, out, bits, n):
-    """A result (floats as their bits) in row order with its Arrow validity bitmap.
-
-    A thread writes eight rows and the byte that says which of them are null: those whose row does
-    not exist, and float results that are not finite (skip) or the null pattern (propagate).
+    ``table`` (result, class, integer?, null). A thread writes eight rows and the byte that says
+    which of them are null: rows that do not exist, and float results that are not finite (skip) or
+    the null pattern (propagate).
     """
-    byte = cuda.grid(1)
-    while byte * 8 < n:
+    width = (n + 7) // 8
+    i = cuda.grid(1)
+    while i < outputs * width:
+        entry = (i // width) * 4
+        result = table[entry] * n
+        to = (i // width) * n
+        null = table[entry + 3]
+        row = (i % width) * 8
+        last = min(row + 8, n)
         valid = 0
-        i = byte * 8
-        last = min(i + 8, n)
-        while i < last:
-            g = pos[i] if grouped == 1 else i
-            x = null
-            if masked == 0:
-                x = dense[g]
-            elif keep[g] == 1:
-                x = dense[ends[g] - 1]
-            if floats == 1 and skip == 1:
-                ok = (x >> 52) & 0x7FF != 0x7FF
-            elif floats == 1:
-                ok = x != NULL_BITS
+        while row < last:
+            g = pos[row] if grouped == 1 else row
+            p = place(table[entry + 1], g, n, keep, ends, first)
+            word = results[result + p] if p >= 0 else null
+            if table[entry + 2] == 1:
+                ok = word != NULL_INT
+            elif skip == 1:
+                ok = finite(word)
             else:
-                ok = x != NULL_INT
-            if floats == 1 and skip == 1 and not ok:
-                x = null
-            out[i] = x
+                ok = word != NULL_BITS
+            if skip == 1 and not ok:
+                word = null
+            out[to + row] = word
             if ok:
-                valid |= 1 << (i & 7)
-            i += 1
-        bits[byte] = valid
-        byte += cuda.gridsize(1)
+                valid |= 1 << (row & 7)
+            row += 1
+        bits[i] = valid
+        i += cuda.gridsize(1)
