@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from gpukern.errors import PlanError, StateError
 from gpukern.expr import Column, Expr
 from gpukern.forms import cpu, rows
 from gpukern.job import Job
-from gpukern.kernel import Kernel
+from gpukern.kernel import Kernel, kernels
 from gpukern.state import check_periods, parameter_words, unpack
 
 POLICIES = ("skip", "propagate")
@@ -129,12 +130,14 @@ class Plan:
             build = expr.kernel.functions["build"]
             check_periods(expr.kernel, dict(expr.params))  # errors name it rather than its parts
             given = {**dict(expr.inputs), **dict(expr.params)}
-            built = build(**{n: given.get(n) for n in codegen.arguments(build)})
+            with _named(expr.kernel):
+                built = build(**{n: given.get(n) for n in codegen.arguments(build)})
             parts = built if isinstance(built, tuple) else (built,)
             # One expression may stand for several outputs: take it apart.
             self._parts[key] = [(part, at) for part in parts for at in range(len(part.names))]
         asked = [self._parts[key][p] for p in expr.pick]
-        return [self._refs(part)[at] for part, at in asked]
+        with _named(expr.kernel):
+            return [self._refs(part)[at] for part, at in asked]
 
     def _add(self, expr: Expr) -> list[Ref]:
         kernel, params = expr.kernel, dict(expr.params)
@@ -281,6 +284,19 @@ class Plan:
         from gpukern.device_job import DeviceJob
 
         return DeviceJob(self, chosen)
+
+
+@contextmanager
+def _named(composite: Kernel) -> Iterator[None]:
+    """Errors about a composite's hidden parts name the composite, which is what the user wrote."""
+    try:
+        yield
+    except PlanError as error:
+        part, colon, rest = str(error).partition(":")
+        hidden = colon and getattr(kernels(hidden=True).get(part), "hidden", False)
+        if not hidden:
+            raise
+        raise PlanError(f"{composite.name}:{rest}") from None
 
 
 def with_features(

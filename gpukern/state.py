@@ -58,7 +58,12 @@ def parameter_words(
     # Through bytes: a signalling detour through Python floats could change the NaN's payload.
     ints[0] = struct.unpack("<q", struct.pack("<d", NULL_FLOAT[policy]))[0]
     for n, p in enumerate(kernel.params, start=1):
-        value = resolve(kernel, p, values)
+        try:
+            value = resolve(kernel, p, values)
+        except PlanError as error:
+            if any(isinstance(v, dict) for v in params.values()):
+                raise PlanError(f"{error} (symbol {symbol!r})") from None
+            raise
         if p.kind == "number":
             words[n] = value
         else:

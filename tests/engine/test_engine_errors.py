@@ -304,3 +304,25 @@ def test_a_kernel_is_checked_when_it_is_declared() -> None:
 )
 def test_numbers_of_numpy_are_numbers(given: object, meant: object) -> None:
     assert given().key == meant().key  # type: ignore[operator]
+
+
+def test_a_window_too_short_for_one_symbol_names_the_symbol() -> None:
+    plan = gk.Plan([gk.rolling_zscore("x", window={"A": 10, "B": 1})], time=None)
+    table = pa.table({"symbol": ["A", "B"], "x": [1.0, 2.0]})
+    with pytest.raises(gk.PlanError, match=r"rolling_zscore: window 1 is too short.*symbol 'B'"):
+        plan.run(table)
+
+
+def test_errors_about_a_hidden_part_name_the_kernel_that_was_written() -> None:
+    @kernel.composite("x", out="twice_smoothed", params=[kernel.number("alpha", 0.5)])
+    class twice_smoothed:
+        """Smoothed with a decay that is not allowed."""
+
+        def build(x, alpha):
+            return kernel.kernels(hidden=True)["ew_mean_rows"](x, alpha=alpha, min_periods=2.5)
+
+    try:
+        with pytest.raises(gk.PlanError, match="^twice_smoothed: min_periods must be an integer"):
+            gk.Plan([twice_smoothed("x")])
+    finally:
+        kernel.unregister("twice_smoothed")
