@@ -322,7 +322,7 @@ def test_errors_about_a_hidden_part_name_the_kernel_that_was_written() -> None:
             return kernel.kernels(hidden=True)["ew_mean_rows"](x, alpha=alpha, min_periods=2.5)
 
     try:
-        with pytest.raises(gk.PlanError, match="^twice_smoothed: min_periods must be an integer"):
+        with pytest.raises(gk.PlanError, match=r"^twice_smoothed: min_periods must be an integer"):
             gk.Plan([twice_smoothed("x")])
     finally:
         kernel.unregister("twice_smoothed")
