@@ -64,7 +64,8 @@ class Integrity:
         self._number: int | None = None
         self._recv_ts: int | None = None
         self._trades: dict[str, tuple[int, int]] = {}
-        self._quotes: dict[str, int] = {}
+        self._quotes: dict[str, tuple[int | None, int, Quote]] = {}
+        """Per symbol the last quote's number (None: counting may begin anew), its time, and it."""
         self._books: dict[str, _BookState] = {}
         self._open: dict[tuple[str, str], list[Gap]] = {}
         self._repeats: dict[tuple[str, str], int] = {}
@@ -84,10 +85,32 @@ class Integrity:
         state = self._books.get(symbol)
         return state.book if state is not None and state.synced else None
 
-    def disconnected(self, recv_ns: int, reason: str = "disconnect") -> list[Event]:
-        """The connection ended, or begins anew: whatever it keeps up to date is stale."""
-        self._number = None
-        return self._spoil_all(recv_ns, None, None, reason)
+    def lose(
+        self,
+        recv_ns: int,
+        reason: str,
+        channels: Sequence[str] | None = None,
+        symbols: Sequence[str] | None = None,
+    ) -> list[Event]:
+        """A connection ended, or a stream is no longer trusted: what it keeps up to date is stale.
+
+        Of the named channels and symbols; None is all. Trades say themselves what was missed.
+        """
+        checked: list[Event] = []
+        if channels is None and symbols is None:
+            self._number = None
+        if channels is None or "ticker" in channels:
+            for symbol, (_, since, _) in self._quotes.items():
+                if symbols is None or symbol in symbols:
+                    gap = Gap(recv_ns, None, symbol, "ticker", None, None, since, reason)
+                    self._gap(gap, checked)
+        if channels is None or "book" in channels:
+            for symbol, state in self._books.items():
+                if symbols is None or symbol in symbols:
+                    gap = Gap(recv_ns, None, symbol, "book", None, None, state.recv_ts, reason)
+                    self._spoil(state, gap, checked)
+                    state.seq = None
+        return checked
 
     def check(self, events: Sequence[Event]) -> list[Event]:
         """The events of one frame, with what is to be said about them."""
@@ -125,7 +148,8 @@ class Integrity:
         self, recv_ts: int, from_seq: int | None, to_seq: int | None, reason: str
     ) -> list[Event]:
         checked: list[Event] = []
-        for symbol, since in self._quotes.items():
+        for symbol, (_, since, quote) in self._quotes.items():
+            self._quotes[symbol] = None, since, quote
             start = self._recv_ts if reason == "sequence" else since
             gap = Gap(recv_ts, None, symbol, "ticker", from_seq, to_seq, start, reason)
             self._gap(gap, checked)
@@ -147,9 +171,17 @@ class Integrity:
             checked.append(Recovery(recv_ts, gap))
 
     def _quote(self, quote: Quote, checked: list[Event]) -> None:
-        self._quotes[quote.symbol] = quote.recv_ts
+        symbol, seq = quote.symbol, quote.seq
+        last, _, before = self._quotes.get(symbol, (None, 0, quote))
+        if seq is not None and last is not None:
+            again = seq == last and _same(quote, before)
+            if (seq < last or again) and self._repeated(symbol, "ticker"):
+                return
+        if self._repeats:
+            self._repeats.pop((symbol, "ticker"), None)
+        self._quotes[symbol] = seq, quote.recv_ts, quote
         if self._open:
-            self._recover(quote.recv_ts, quote.symbol, "ticker", checked)
+            self._recover(quote.recv_ts, symbol, "ticker", checked)
         checked.append(quote)
 
     def _trade(self, trade: Trade | OffBook, checked: list[Event]) -> None:
@@ -255,6 +287,11 @@ class Integrity:
         state.book_seq = None
         state.waiting.clear()
         self._gap(gap, checked)
+
+
+def _same(a: Quote, b: Quote) -> bool:
+    """Whether both say the same; one frame may hold several quotes of one number."""
+    return (a.bid, a.bid_size, a.ask, a.ask_size) == (b.bid, b.bid_size, b.ask, b.ask_size)
 
 
 def _follows(update: BookUpdate, seq: int) -> bool:

@@ -11,18 +11,16 @@ quotes in force carry over from one to the next.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 
-from collectors.adapter import Adapter, Ignored
+from collectors.adapter import Adapter
 from collectors.errors import DecodeError, ReplayError
 from collectors.exchanges import make_adapter
-from collectors.integrity import Integrity
 from collectors.raw import RawReader
-from collectors.schema import BUILDERS, BatchBuilder
+from collectors.session import Session
 from collectors.sinks.parquet import ParquetRun, ParquetSink
 
 Progress = Callable[[int, int], None]
@@ -108,20 +106,12 @@ class _Replay:
     def __init__(
         self, adapter: Adapter, sink: ParquetSink, strict: bool, progress: Progress | None
     ) -> None:
-        self._adapter = adapter
-        self._integrity = Integrity()
+        self._session = Session(adapter, sink.channels)
         self._sink = sink
         self._strict = strict
         self._progress = progress
-        self._builders = [BUILDERS[channel](adapter.exchange) for channel in sink.channels]
-        self._handlers: dict[type, list[Callable[..., None]]] = {}
-        for builder in self._builders:
-            for kind, handler in builder.handlers.items():
-                self._handlers.setdefault(kind, []).append(handler)
         self._latest = 0
         self._report = ReplayReport(rows=dict.fromkeys(sink.channels, 0))
-        self._events: Counter[type] = Counter()
-        self._ignored: Counter[str] = Counter()
 
     def run(self, readers: list[RawReader]) -> ReplayReport:
         report = self._report
@@ -135,10 +125,11 @@ class _Replay:
             names = ", ".join(str(reader.path) for reader in readers)
             raise ReplayError(f"{names}: no frames in it, nothing to replay")
         report.last_recv_ns = self._latest
-        report.events = {kind.__name__: count for kind, count in self._events.items()}
-        report.ignored = dict(self._ignored)
-        report.gaps = self._integrity.gaps
-        report.duplicates = self._integrity.duplicates
+        session = self._session
+        report.events = {kind.__name__: count for kind, count in session.events.items()}
+        report.ignored = dict(session.ignored)
+        report.gaps = session.integrity.gaps
+        report.duplicates = session.integrity.duplicates
         return report
 
     def _recording(self, reader: RawReader, done: int, total: int) -> None:
@@ -167,17 +158,9 @@ class _Replay:
             recv_ns = self._step_back(reader, recv_ns)
         self._latest = recv_ns
         try:
-            events = self._adapter.decode(frame, recv_ns)
+            self._session.frame(recv_ns, frame)
         except DecodeError as error:
             self._undecoded(reader, error)
-            return
-        for event in self._integrity.check(events):
-            kind = type(event)
-            self._events[kind] += 1
-            for handler in self._handlers.get(kind, ()):
-                handler(event)
-            if isinstance(event, Ignored):
-                self._ignored[event.stream] += 1
 
     def _step_back(self, reader: RawReader, recv_ns: int) -> int:
         back_ns = self._latest - recv_ns
@@ -199,12 +182,9 @@ class _Replay:
             self._report.error_examples.append(message)
 
     def _flush(self, run: ParquetRun, at_least: int) -> None:
-        builder: BatchBuilder
-        for builder in self._builders:
-            rows = len(builder)
-            if rows >= at_least:
-                run.write(builder.channel, builder.take())
-                self._report.rows[builder.channel] += rows
+        for channel, batch in self._session.take(at_least):
+            run.write(channel, batch)
+            self._report.rows[channel] += batch.num_rows
 
 
 def _run_name(recv_ns: int, frame: bytes) -> str:

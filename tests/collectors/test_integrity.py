@@ -249,7 +249,7 @@ class TestNumberedConnection:
         if how == "numbers begin again":
             events, reason = checks.check([FrameNumber(9, 0)]), "reconnect"
         else:
-            events, reason = checks.disconnected(9), "disconnect"
+            events, reason = checks.lose(9, "disconnect"), "disconnect"
         assert [(g.symbol, g.channel, g.start_ts, g.reason) for g in events] == [
             (BTC, "ticker", 3, reason),
             (BTC, "book", 1, reason),

@@ -1,0 +1,107 @@
+"""Frames in, checked events and canonical rows out: one code path for a live feed and its replay.
+
+A session is what a raw log describes: frames in the order of arrival, and between them *marks* of
+the collector's own – a connection lost, a stream gone quiet – which are no exchange's but change
+what is known. Marks are frames too (JSON with the one key `gpukern`), so that replaying the log
+gives the rows of the live run.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+import pyarrow as pa
+
+from collectors.adapter import Adapter, Event, Ignored
+from collectors.errors import DecodeError
+from collectors.integrity import Integrity
+from collectors.schema import BUILDERS, BatchBuilder
+
+_PREFIX = b'{"gpukern":'
+
+
+class Lost(msgspec.Struct, frozen=True):
+    """From here on nothing is known of these channels of these symbols (None: of all)."""
+
+    reason: str
+    channels: list[str] | None = None
+    symbols: list[str] | None = None
+
+
+class _Mark(msgspec.Struct):
+    lost: Lost
+
+
+class _MarkFrame(msgspec.Struct):
+    gpukern: _Mark
+
+
+_marks = msgspec.json.Decoder(_MarkFrame)
+
+
+def mark(lost: Lost) -> bytes:
+    """The frame that says so."""
+    return msgspec.json.encode(_MarkFrame(_Mark(lost)))
+
+
+class Session:
+    """One feed's frames, decoded, checked and collected as rows."""
+
+    def __init__(self, adapter: Adapter, channels: Sequence[str]) -> None:
+        """`channels`: those whose rows are collected, `gaps` among them if wanted."""
+        self.adapter = adapter
+        self.integrity = Integrity()
+        self.frames = 0
+        self.errors = 0
+        """Frames that could not be decoded, and are in no dataset."""
+        self.events: Counter[type] = Counter()
+        self.ignored: Counter[str] = Counter()
+        self.builders: list[BatchBuilder] = [BUILDERS[c](adapter.exchange) for c in channels]
+        self._handlers: dict[type, list[Callable[..., None]]] = {}
+        for builder in self.builders:
+            for kind, handler in builder.handlers.items():
+                self._handlers.setdefault(kind, []).append(handler)
+
+    @property
+    def rows(self) -> int:
+        """Rows collected and not yet taken."""
+        return sum(len(builder) for builder in self.builders)
+
+    def frame(self, recv_ns: int, frame: bytes) -> list[Event]:
+        """The checked events of a frame, whose rows are collected.
+
+        Raises `DecodeError` for a frame that means nothing; it is counted and changes nothing.
+        """
+        self.frames += 1
+        try:
+            if frame.startswith(_PREFIX):
+                checked = self._marked(recv_ns, frame)
+            else:
+                checked = self.integrity.check(self.adapter.decode(frame, recv_ns))
+        except DecodeError:
+            self.errors += 1
+            raise
+        handlers, events = self._handlers, self.events
+        for event in checked:
+            kind = type(event)
+            events[kind] += 1
+            for handler in handlers.get(kind, ()):
+                handler(event)
+            if kind is Ignored:
+                self.ignored[event.stream] += 1  # type: ignore[attr-defined]
+        return checked
+
+    def take(self, at_least: int = 1) -> Iterator[tuple[str, pa.RecordBatch]]:
+        """The rows of every channel that has so many, as (channel, batch)."""
+        for builder in self.builders:
+            if len(builder) >= max(at_least, 1):
+                yield builder.channel, builder.take()
+
+    def _marked(self, recv_ns: int, frame: bytes) -> list[Event]:
+        try:
+            lost = _marks.decode(frame).gpukern.lost
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise DecodeError(f"a mark that is none: {error}; frame: {frame[:120]!r}") from error
+        return self.integrity.lose(recv_ns, lost.reason, lost.channels, lost.symbols)
