@@ -18,6 +18,7 @@ from typing import ClassVar
 
 import msgspec
 
+from collectors.errors import CollectorError
 from collectors.symbols import SymbolTable
 
 Level = tuple[float, float]  # price, size; size 0 removes the level
@@ -192,6 +193,14 @@ class Adapter(ABC):
     @abstractmethod
     def unsubscribe(self, symbols: Sequence[str], channels: Sequence[str]) -> list[Request]:
         """The requests that end them."""
+
+    def rest_symbol(self, symbol: str) -> str:
+        """The exchange's name of `symbol` in the addresses of REST requests."""
+        raise CollectorError(f"{self.exchange} is asked nothing by REST")
+
+    def wrap_snapshot(self, symbol: str, body: bytes) -> bytes:
+        """The frame that stands for a REST book snapshot in a raw log and in `decode`."""
+        raise CollectorError(f"{self.exchange} has no book snapshots by REST")
 
     @abstractmethod
     def decode(self, frame: bytes, recv_ns: int) -> list[Event]:

@@ -112,6 +112,18 @@ class Integrity:
                     state.seq = None
         return checked
 
+    def forget(self, channels: Sequence[str], symbols: Sequence[str]) -> None:
+        """These are no longer subscribed; when they come again, they begin anew."""
+        for symbol in symbols:
+            if "ticker" in channels:
+                self._quotes.pop(symbol, None)
+            if "book" in channels:
+                self._books.pop(symbol, None)
+            if "trades" in channels:
+                self._trades.pop(symbol, None)
+            for channel in channels:
+                self._open.pop((symbol, channel), None)
+
     def check(self, events: Sequence[Event]) -> list[Event]:
         """The events of one frame, with what is to be said about them."""
         checked: list[Event] = []

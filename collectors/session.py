@@ -30,8 +30,16 @@ class Lost(msgspec.Struct, frozen=True):
     symbols: list[str] | None = None
 
 
-class _Mark(msgspec.Struct):
-    lost: Lost
+class Forget(msgspec.Struct, frozen=True):
+    """These channels of these symbols are no longer subscribed: their silence is no gap."""
+
+    channels: list[str]
+    symbols: list[str]
+
+
+class _Mark(msgspec.Struct, omit_defaults=True):
+    lost: Lost | None = None
+    forget: Forget | None = None
 
 
 class _MarkFrame(msgspec.Struct):
@@ -41,9 +49,10 @@ class _MarkFrame(msgspec.Struct):
 _marks = msgspec.json.Decoder(_MarkFrame)
 
 
-def mark(lost: Lost) -> bytes:
+def mark(what: Lost | Forget) -> bytes:
     """The frame that says so."""
-    return msgspec.json.encode(_MarkFrame(_Mark(lost)))
+    made = _Mark(lost=what) if isinstance(what, Lost) else _Mark(forget=what)
+    return msgspec.json.encode(_MarkFrame(made))
 
 
 class Session:
@@ -101,7 +110,12 @@ class Session:
 
     def _marked(self, recv_ns: int, frame: bytes) -> list[Event]:
         try:
-            lost = _marks.decode(frame).gpukern.lost
+            told = _marks.decode(frame).gpukern
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise DecodeError(f"a mark that is none: {error}; frame: {frame[:120]!r}") from error
+        if told.forget is not None:
+            self.integrity.forget(told.forget.channels, told.forget.symbols)
+        if told.lost is None:
+            return []
+        lost = told.lost
         return self.integrity.lose(recv_ns, lost.reason, lost.channels, lost.symbols)

@@ -131,6 +131,9 @@ class BinanceStreams(Adapter):
             self._depth_symbols.difference_update(symbols)
         return requests
 
+    def rest_symbol(self, symbol: str) -> str:
+        return self._venue_symbol(symbol)
+
     def wrap_snapshot(self, symbol: str, body: bytes) -> bytes:
         """The frame that stands for a REST depth reply of `symbol` in a raw log and in `decode`."""
         stream = f"{self._venue_symbol(symbol).lower()}@{SNAPSHOT}"

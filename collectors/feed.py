@@ -1,0 +1,214 @@
+"""The one feed loop: the sockets, the clock and the REST requests of `FeedCore`.
+
+What the core decides is done here: connections by `websockets`, requests by `httpx`, rows handed on
+in batches. A sink that is slow makes the loop stop reading once `max_rows` wait, which the exchange
+answers in its own way: by waiting too or by hanging up – a gap that is noticed and mended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from collectors.feed_core import FeedCore
+from collectors.feed_lines import Action, Close, FeedStatus, Fetch, Open, Send
+
+if TYPE_CHECKING:
+    import httpx
+    from websockets.asyncio.client import ClientConnection
+
+MAX_MESSAGE = 128 << 20  # bytes; a full Coinbase book is 5 MB
+MAX_ROWS = 1_000_000
+TICK_S = 0.25
+BATCH_S = 0.25
+OPEN_S = 15.0
+FETCH_S = 20.0
+
+OnBatch = Callable[[str, pa.RecordBatch], Awaitable[None]]
+
+
+class Feed:
+    """Runs a `FeedCore` until told to stop."""
+
+    def __init__(
+        self,
+        core: FeedCore,
+        on_batch: OnBatch,
+        *,
+        clock: Callable[[], int] = time.time_ns,
+        max_rows: int = MAX_ROWS,
+        batch_s: float = BATCH_S,
+    ) -> None:
+        """`on_batch` is awaited with every batch of rows; while it waits, at most `max_rows` rows
+        are collected before reading stops."""
+        self.core = core
+        self._on_batch = on_batch
+        self._clock = clock
+        self._max_rows = max_rows
+        self._batch_s = batch_s
+        self._sockets: dict[int, ClientConnection] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._http: httpx.AsyncClient | None = None
+        self._failure: BaseException | None = None
+
+    def status(self) -> FeedStatus:
+        """The counters now."""
+        counters = self.core.counters
+        counters.connected = len(self._sockets)
+        return counters
+
+    def subscribe(self, symbols: Sequence[str], channels: Sequence[str]) -> None:
+        """Also these, from now on."""
+        self._do(self.core.subscribe(symbols, channels, self._clock()))
+
+    def unsubscribe(self, symbols: Sequence[str], channels: Sequence[str]) -> None:
+        """No longer these."""
+        self._do(self.core.unsubscribe(symbols, channels, self._clock()))
+
+    def stop(self) -> None:
+        """Close the connections and hand on what has been collected; `run` then returns."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Collect until `stop`. Raises what `on_batch` raises."""
+        import httpx
+
+        self._room.set()
+        limits = httpx.Limits(max_connections=4)
+        async with httpx.AsyncClient(timeout=FETCH_S, limits=limits) as self._http:
+            self._do(self.core.tick(self._clock()))
+            self._start(self._ticks())
+            self._start(self._batches())
+            await self._stop.wait()
+            self._do(self.core.stop())
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            if self._failure is not None:
+                raise self._failure
+            await self._hand_on()
+
+    # -- tasks -----------------------------------------------------------------------------
+
+    def _start(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and self._failure is None:
+            self._failure = error
+            self._stop.set()
+
+    async def _ticks(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._do(self.core.tick(self._clock()))
+
+    async def _batches(self) -> None:
+        while True:
+            await asyncio.sleep(self._batch_s)
+            await self._hand_on()
+
+    async def _hand_on(self) -> None:
+        for channel, batch in self.core.session.take():
+            await self._on_batch(channel, batch)
+        self._room.set()
+
+    def _do(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Open):
+                self._start(self._connection(action))
+            elif isinstance(action, Send):
+                self._start(self._send(action))
+            elif isinstance(action, Fetch):
+                self._start(self._fetch(action))
+            else:
+                self._start(self._close(action))
+
+    # -- sockets ---------------------------------------------------------------------------
+
+    async def _connection(self, wanted: Open) -> None:
+        """One connection from its opening to its end."""
+        from websockets.asyncio.client import connect
+        from websockets.exceptions import InvalidStatus, WebSocketException
+
+        line, reason, retry_after_s = wanted.line, "disconnect", 0.0
+        try:
+            async with connect(
+                wanted.url,
+                max_size=MAX_MESSAGE,
+                max_queue=1024,
+                compression=None,
+                ping_interval=None,  # the exchange pings; each ping of ours counts as a message
+                open_timeout=OPEN_S,
+                close_timeout=1.0,
+            ) as socket:
+                self._sockets[line] = socket
+                self._do(self.core.opened(line, self._clock()))
+                await self._read(line, socket)
+        except InvalidStatus as error:
+            reason = f"HTTP {error.response.status_code}"
+            retry_after_s = _seconds(error.response.headers.get("Retry-After", ""))
+        except (WebSocketException, OSError, TimeoutError) as error:
+            reason = str(error) or type(error).__name__
+        finally:
+            self._sockets.pop(line, None)
+        self._do(self.core.closed(line, self._clock(), reason, retry_after_s))
+
+    async def _read(self, line: int, socket: ClientConnection) -> None:
+        from websockets.exceptions import ConnectionClosed
+
+        received, clock, room = self.core.received, self._clock, self._room
+        counters = self.core.counters
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                frame = await socket.recv(decode=False)
+                actions = received(line, clock(), frame)
+                if actions:
+                    self._do(actions)
+                # Counting rows for every frame would cost as much as decoding a small one.
+                if counters.frames & 255 == 0 and self.core.session.rows > self._max_rows:
+                    room.clear()
+                    await room.wait()
+
+    async def _send(self, message: Send) -> None:
+        from websockets.exceptions import ConnectionClosed
+
+        socket = self._sockets.get(message.line)
+        if socket is not None:
+            with contextlib.suppress(ConnectionClosed):
+                await socket.send(message.frame, text=True)
+
+    async def _close(self, what: Close) -> None:
+        socket = self._sockets.get(what.line)
+        if socket is not None:
+            await socket.close(reason=what.reason[:100])
+
+    async def _fetch(self, wanted: Fetch) -> None:
+        import httpx
+
+        assert self._http is not None
+        try:
+            answer = await self._http.get(wanted.url)
+        except httpx.HTTPError:
+            actions = self.core.fetched(wanted, self._clock(), 0, b"")
+        else:
+            pause_s = _seconds(answer.headers.get("Retry-After", ""))
+            body = answer.content
+            actions = self.core.fetched(wanted, self._clock(), answer.status_code, body, pause_s)
+        self._do(actions)
+
+
+def _seconds(header: str) -> float:
+    """Of a Retry-After header; 0 if it is none or a date."""
+    return float(header) if header.isdigit() else 0.0

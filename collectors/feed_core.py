@@ -1,0 +1,442 @@
+"""The feed without its sockets: told what happened and what time it is, it says what to do.
+
+It opens the sockets that the subscriptions need, subscribes within the exchange's limits, watches
+every subscription for data, fetches book snapshots, asks anew for what is spoiled – and only for
+that –, replaces connections before they expire and backs off when they fail. Clock, sockets and
+randomness belong to the caller, so that a test can drive hours of it by hand.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+
+from collectors.adapter import (
+    Adapter,
+    BookUpdate,
+    Event,
+    Funding,
+    Gap,
+    Quote,
+    Refusal,
+    Shutdown,
+    Status,
+    Trade,
+)
+from collectors.errors import DecodeError
+from collectors.feed_lines import (
+    Action,
+    Close,
+    FeedStatus,
+    Fetch,
+    Line,
+    Message,
+    Open,
+    Pair,
+    Send,
+    Slot,
+    Subscription,
+)
+from collectors.session import Forget, Lost, Session, mark
+from collectors.venues import Venue
+
+SECOND = 1_000_000_000
+BACKOFF_S = (1.0, 30.0)  # the first and the longest limit of the wait before another attempt
+HEALTHY_S = 60.0  # a connection that lasted so long was no failure
+OVERLAP_S = 10.0  # both connections run for so long when one takes over from the other
+MISSES = 3  # silent subscriptions are asked for so often before the connection is given up
+
+_CHANNEL_OF: dict[type, str] = {
+    Quote: "ticker", BookUpdate: "book", Trade: "trades", Funding: "funding",
+}  # fmt: skip
+
+
+class FeedCore:
+    """The state of one exchange's feed."""
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        venue: Venue,
+        session: Session,
+        *,
+        on_raw: Callable[[int, bytes], object] | None = None,
+        chance: random.Random | None = None,
+    ) -> None:
+        self.adapter = adapter
+        self.venue = venue
+        self.session = session
+        self.counters = FeedStatus()
+        self.subscriptions: dict[Pair, Subscription] = {}
+        self.lines: dict[int, Line] = {}
+        self._slots: dict[tuple[str, int], Slot] = {}
+        self._shares: dict[str, int] = {}
+        self._on_raw = on_raw
+        self._chance = chance or random.Random()
+        self._latest_ns = 0
+        self._numbers = 0
+        self._wanted: dict[str, int] = {}  # symbols whose book needs a snapshot -> when to ask
+        self._asked: set[str] = set()  # snapshots on their way
+        self._tries: dict[str, int] = {}
+        self._fetch_ns = 0  # before that, nothing is fetched
+        self._polls: dict[tuple[int, str], int] = {}
+        self._stopped = False
+
+    # -- what the caller wants -------------------------------------------------------------
+
+    def subscribe(self, symbols: Sequence[str], channels: Sequence[str], now: int) -> list[Action]:
+        """Also these; subscriptions that run are not disturbed."""
+        self.adapter.subscribe(symbols, channels)  # raises if the exchange has no such thing
+        new = [(s, c) for s in symbols for c in channels if (s, c) not in self.subscriptions]
+        for symbol, channel in new:
+            self.subscriptions[symbol, channel] = Subscription()
+            share = len(self._shares) // self.venue.symbols_per_socket
+            self._shares.setdefault(symbol, share)
+            for at, poll in enumerate(self.venue.polls):
+                if poll.channel == channel:
+                    self._polls[at, symbol] = now
+            for route in self.venue.sockets:
+                if self._requests([(symbol, channel)], route):
+                    slot = (route, self._shares[symbol])
+                    self._slots.setdefault(slot, Slot(*slot, due_ns=now))
+        for line in self.lines.values():
+            if line.opened_ns:
+                self._ask(line, [pair for pair in new if self._shares[pair[0]] == line.slot.share])
+        return self.tick(now)
+
+    def unsubscribe(
+        self, symbols: Sequence[str], channels: Sequence[str], now: int
+    ) -> list[Action]:
+        """No longer these."""
+        gone = [(s, c) for s in symbols for c in channels if (s, c) in self.subscriptions]
+        for line in self.lines.values():
+            own = [pair for pair in gone if self._shares[pair[0]] == line.slot.share]
+            if own and line.opened_ns:
+                for names, kinds in _grouped(own):
+                    for request in self.adapter.unsubscribe(names, kinds):
+                        if request.route == line.slot.route:
+                            line.outbox.append(Message(request.frame))
+        for pair in gone:
+            del self.subscriptions[pair]
+            self._wanted.pop(pair[0], None)
+        self._polls = {
+            key: due
+            for key, due in self._polls.items()
+            if (key[1], self.venue.polls[key[0]].channel) in self.subscriptions
+        }
+        for names, kinds in _grouped(gone):
+            self._frame(self._stamp(now), mark(Forget(list(kinds), list(names))))
+        return self.tick(now)
+
+    def stop(self) -> list[Action]:
+        """Close everything and open nothing more."""
+        self._stopped = True
+        return [self._close(line, "stopped") for line in self.lines.values() if not line.closing]
+
+    # -- what happened ---------------------------------------------------------------------
+
+    def opened(self, number: int, now: int) -> list[Action]:
+        """The socket is open."""
+        line = self.lines[number]
+        line.opened_ns = line.heard_ns = line.pinged_ns = now
+        self.counters.connections += 1
+        self._ask(line, [p for p in self.subscriptions if self._shares[p[0]] == line.slot.share])
+        return self.tick(now)
+
+    def received(self, number: int, now: int, frame: bytes) -> list[Action]:
+        """A message came by the socket."""
+        line = self.lines.get(number)
+        if line is None:
+            return []
+        line.heard_ns = now
+        counters = self.counters
+        counters.frames += 1
+        counters.bytes += len(frame)
+        recv_ns = self._stamp(now)
+        urgent = False
+        for event in self._frame(recv_ns, frame):
+            channel = _CHANNEL_OF.get(type(event))
+            if channel is None:
+                urgent |= self._control(line, event, recv_ns)
+                continue
+            line.carried = True
+            if event.ts is not None:  # type: ignore[attr-defined]
+                counters.lag_ns = recv_ns - event.ts  # type: ignore[attr-defined]
+            known = self.subscriptions.get((event.symbol, channel))  # type: ignore[attr-defined]
+            if known is not None:
+                if channel == "book" and not known.heard_ns and self.venue.snapshot:
+                    self._want_snapshot(event.symbol, recv_ns)  # type: ignore[attr-defined]
+                    urgent = True
+                known.heard_ns = recv_ns
+                known.misses = 0
+        return self.tick(now) if urgent else []
+
+    def closed(
+        self, number: int, now: int, reason: str, retry_after_s: float = 0.0
+    ) -> list[Action]:
+        """The socket closed, or could not be opened."""
+        line = self.lines.pop(number)
+        slot = line.slot
+        if slot.successor == number:  # it never took over; the old one goes on for a while
+            slot.successor = None
+            slot.due_ns = None
+            self.counters.failures += not line.opened_ns
+        elif slot.line == number and slot.successor is not None:
+            slot.line, slot.successor = slot.successor, None
+            self.counters.replaced += 1
+        elif slot.line == number:
+            slot.line = None
+            self._lost(line, now, reason, retry_after_s)
+        return [] if self._stopped else self.tick(now)
+
+    def fetched(
+        self, fetch: Fetch, now: int, status: int, body: bytes, retry_after_s: float = 0.0
+    ) -> list[Action]:
+        """The answer to a `Fetch`; status 0 if there was none."""
+        symbol = fetch.symbol
+        if symbol is not None:
+            self._asked.discard(symbol)
+        if status != 200:
+            limited = status in (418, 429)
+            pause_s = max(retry_after_s, 60.0 if limited else 1.0)
+            self._fetch_ns = max(self._fetch_ns, now + int(pause_s * SECOND))
+            if limited:
+                self._polls = {key: max(due, self._fetch_ns) for key, due in self._polls.items()}
+            if status:
+                self.counters.refusals += 1
+                self.counters.last_refusal = f"HTTP {status}: {body[:120].decode(errors='replace')}"
+            if symbol is not None and (symbol, "book") in self.subscriptions:
+                self._want_snapshot(symbol, now)
+            return []
+        recv_ns = self._stamp(now)
+        if symbol is None:
+            self._frame(recv_ns, body)
+            return []
+        if (symbol, "book") not in self.subscriptions:
+            return []
+        self.counters.snapshots += 1
+        self._frame(recv_ns, self.adapter.wrap_snapshot(symbol, body))
+        if self.session.integrity.book(symbol) is None:
+            tries = self._tries[symbol] = self._tries.get(symbol, 0) + 1
+            self._wanted[symbol] = now + int(min(30.0, 0.5 * 2**tries) * SECOND)
+        else:
+            self._tries.pop(symbol, None)
+        return self.tick(now)
+
+    # -- the clock -------------------------------------------------------------------------
+
+    def tick(self, now: int) -> list[Action]:
+        """What is due; call it a few times a second."""
+        if self._stopped:
+            return []
+        actions: list[Action] = []
+        for slot in self._slots.values():
+            if slot.due_ns is not None and slot.due_ns <= now:
+                slot.due_ns = None
+                slot.line = self._open(slot, actions)
+        for line in list(self.lines.values()):
+            if line.opened_ns and not line.closing:
+                self._tend(line, now, actions)
+        self._watch(now, actions)
+        self._fetches(now, actions)
+        return actions
+
+    def _open(self, slot: Slot, actions: list[Action]) -> int:
+        self._numbers += 1
+        self.lines[self._numbers] = Line(self._numbers, slot)
+        actions.append(Open(self._numbers, self.venue.sockets[slot.route]))
+        return self._numbers
+
+    def _close(self, line: Line, reason: str) -> Close:
+        line.closing = True
+        return Close(line.number, reason)
+
+    def _tend(self, line: Line, now: int, actions: list[Action]) -> None:
+        """One open socket: messages to send, pings, silence, age."""
+        venue, slot = self.venue, line.slot
+        if now - line.heard_ns > venue.idle_s * SECOND:
+            actions.append(self._close(line, f"no message for {venue.idle_s:g} s"))
+            return
+        if venue.ping and now - line.pinged_ns > venue.ping_s * SECOND:
+            line.pinged_ns = now
+            line.outbox.appendleft(Message(venue.ping))
+        while line.outbox and line.may_send(now, venue.messages_per_s):
+            message = line.outbox.popleft()
+            line.sent.append(now)
+            actions.append(Send(line.number, message.frame))
+            for pair in message.starts:
+                if pair in self.subscriptions:
+                    self.subscriptions[pair].asked_ns = now
+        if venue.lifetime_s and now - line.opened_ns > venue.lifetime_s * SECOND:
+            line.expiring = True
+        if line.expiring and slot.line == line.number and slot.successor is None:
+            slot.successor = self._open(slot, actions)
+        if slot.successor == line.number and line.carried and not line.outbox:
+            old = self.lines.get(slot.line or 0)
+            if old is not None and now - line.opened_ns > OVERLAP_S * SECOND and not old.closing:
+                actions.append(self._close(old, "replaced"))
+
+    def _watch(self, now: int, actions: list[Action]) -> None:
+        """Subscriptions without data: asked for again, and in the end by another connection."""
+        venue = self.venue
+        for pair, known in self.subscriptions.items():
+            symbol, channel = pair
+            if known.heard_ns >= known.asked_ns and known.heard_ns:
+                limit = venue.quiet_s.get(channel)
+                if limit is None or now - known.heard_ns <= limit * SECOND:
+                    continue
+                self._frame(self._stamp(now), mark(Lost("stale", [channel], [symbol])))
+            else:
+                limit = venue.first_data_s.get(channel)
+                if limit is None or not known.asked_ns or now - known.asked_ns <= limit * SECOND:
+                    continue
+            self.counters.silent += 1
+            known.misses += 1
+            known.heard_ns = known.asked_ns = 0
+            for line in self._lines_of(pair):
+                if known.misses >= MISSES:
+                    known.misses = 0
+                    actions.append(self._close(line, f"no {channel} of {symbol}"))
+                else:
+                    self._ask(line, [pair])
+
+    def _fetches(self, now: int, actions: list[Action]) -> None:
+        for (at, symbol), due in self._polls.items():
+            if due <= now:
+                poll = self.venue.polls[at]
+                # Spread, so that the polls of many symbols do not come all at once.
+                wait = poll.interval_s * self._chance.uniform(0.9, 1.1)
+                self._polls[at, symbol] = now + int(wait * SECOND)
+                actions.append(Fetch(self._address(poll.path, symbol)))
+        for symbol, due in list(self._wanted.items()):
+            if now < self._fetch_ns:
+                return
+            if due <= now and symbol not in self._asked:
+                del self._wanted[symbol]
+                self._asked.add(symbol)
+                self._fetch_ns = now + int(SECOND / self.venue.snapshots_per_s)
+                actions.append(Fetch(self._address(self.venue.snapshot, symbol), symbol))
+
+    def _address(self, path: str, symbol: str) -> str:
+        return self.venue.rest + path.format(symbol=self.adapter.rest_symbol(symbol))
+
+    # -- inside ----------------------------------------------------------------------------
+
+    def _stamp(self, now: int) -> int:
+        """Receive times never go back, whatever the clock does."""
+        self._latest_ns = max(self._latest_ns, now)
+        return self._latest_ns
+
+    def _frame(self, recv_ns: int, frame: bytes) -> list[Event]:
+        """Log it as it came, then understand it."""
+        if self._on_raw is not None:
+            self._on_raw(recv_ns, frame)
+        try:
+            events = self.session.frame(recv_ns, frame)
+        except DecodeError as error:
+            self.counters.errors += 1
+            self.counters.last_refusal = str(error)
+            return []
+        self.counters.gaps = self.session.integrity.gaps
+        self.counters.duplicates = self.session.integrity.duplicates
+        return events
+
+    def _control(self, line: Line, event: Event, recv_ns: int) -> bool:
+        """What is no market data; whether something is to be done now."""
+        if isinstance(event, Gap):
+            return self._resync(event, recv_ns)
+        if isinstance(event, Shutdown):
+            line.expiring = True
+            return True
+        if isinstance(event, Refusal):
+            self.counters.refusals += 1
+            self.counters.last_refusal = (
+                f"{event.code}: {event.message}" if event.code else event.message
+            )
+        elif isinstance(event, Status):
+            self.counters.state = event.state
+        return False
+
+    def _resync(self, gap: Gap, now: int) -> bool:
+        """Ask anew for the one book that is spoiled."""
+        pair = (gap.symbol, "book")
+        if gap.channel != "book" or pair not in self.subscriptions:
+            return False
+        self.counters.resyncs += 1
+        if self.venue.snapshot:
+            self._want_snapshot(gap.symbol, now)
+            return True
+        self.subscriptions[pair].heard_ns = self.subscriptions[pair].asked_ns = 0
+        for line in self._lines_of(pair):
+            for request in self.adapter.unsubscribe([gap.symbol], ["book"]):
+                line.outbox.append(Message(request.frame))
+            self._ask(line, [pair])
+        return True
+
+    def _want_snapshot(self, symbol: str, now: int) -> None:
+        self._wanted.setdefault(symbol, now)
+
+    def _lines_of(self, pair: Pair) -> list[Line]:
+        """The open sockets that carry a channel of a symbol."""
+        symbol, channel = pair
+        routes = self.venue.channels
+        return [
+            line
+            for line in self.lines.values()
+            if line.opened_ns
+            and not line.closing
+            and line.slot.share == self._shares[symbol]
+            and (line.slot.route not in routes or channel in routes[line.slot.route])
+        ]
+
+    def _requests(self, pairs: Iterable[Pair], route: str) -> list[Message]:
+        messages = []
+        for symbols, channels in _grouped(pairs):
+            starts = tuple((s, c) for s in symbols for c in channels)
+            for request in self.adapter.subscribe(symbols, channels):
+                if request.route == route:
+                    messages.append(Message(request.frame, starts))
+        return messages
+
+    def _ask(self, line: Line, pairs: Iterable[Pair]) -> None:
+        line.outbox.extend(self._requests(pairs, line.slot.route))
+
+    def _lost(self, line: Line, now: int, reason: str, retry_after_s: float) -> None:
+        """Nothing of what the socket carried is known from here on."""
+        slot = line.slot
+        if line.opened_ns:
+            self.counters.lost += 1
+        else:
+            self.counters.failures += 1
+        if line.opened_ns and now - line.opened_ns >= HEALTHY_S * SECOND:
+            slot.attempts = 0
+        if not self._stopped:
+            limit = min(BACKOFF_S[1], BACKOFF_S[0] * 2**slot.attempts)
+            wait_s = max(self._chance.uniform(0.0, limit), retry_after_s)
+            slot.due_ns = now + int(wait_s * SECOND)
+            slot.attempts = min(slot.attempts + 1, 16)
+        channels = self.venue.channels.get(slot.route)
+        symbols = [s for s, share in self._shares.items() if share == slot.share]
+        everything = channels is None and len(symbols) == len(self._shares)
+        if line.carried:
+            lost = Lost(
+                reason,
+                None if channels is None else list(channels),
+                None if everything else symbols,
+            )
+            self._frame(self._stamp(now), mark(lost))
+        for (symbol, channel), known in self.subscriptions.items():
+            if symbol in symbols and (channels is None or channel in channels):
+                known.asked_ns = known.heard_ns = 0
+                self._wanted.pop(symbol, None)
+
+
+def _grouped(pairs: Iterable[Pair]) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """(symbols, channels) such that every symbol of a group has the same channels."""
+    channels: dict[str, list[str]] = {}
+    for symbol, channel in pairs:
+        channels.setdefault(symbol, []).append(channel)
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for symbol, own in channels.items():
+        groups.setdefault(tuple(own), []).append(symbol)
+    return [(tuple(symbols), own) for own, symbols in groups.items()]
