@@ -1,7 +1,8 @@
 """Raw recordings: what a socket received, before anything understood it.
 
 One frame per line: `<receive time, unix ns><space><frame>`, plain, gzip or zstd. Files are read by
-their content, in bounded memory; they are written by their name (`.gz`, `.zst`).
+their content, in bounded memory; they are written by their name (`.gz`, `.zst`): at once by
+`write_frames`, as frames arrive by `RawLog`.
 
 A recorder that was killed leaves an unfinished end: a last line without its newline, a compressed
 stream that stops. What is whole is read and the unfinished line is counted in `truncated`. Damage
@@ -13,8 +14,9 @@ from __future__ import annotations
 import contextlib
 import gzip
 import os
+import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +24,7 @@ import msgspec
 import zstandard
 
 from collectors.errors import RawError
+from collectors.rotated import ROTATE_BYTES, ROTATE_S, RotatedFile
 
 _CHUNK = 1 << 18
 _LONGEST_LINE = 256 << 20  # a full-depth snapshot is 5 MB; beyond this it is no recording
@@ -123,6 +126,56 @@ class RawReader:
         self._stream_cut = not stream.eof
 
 
+class RawLog:
+    """A recording in the making: every frame as it came, before anything understands it.
+
+    It rotates, and after a crash goes on, as `collectors.rotated` says. One thread may append while
+    another flushes, so that no frame waits for the disk.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        rotate_bytes: int = ROTATE_BYTES,
+        rotate_s: float = ROTATE_S,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """Append to `path`: zstd if it ends in `.zst`, else plain."""
+        self.frames = 0
+        self._file = RotatedFile(path, rotate_bytes=rotate_bytes, rotate_s=rotate_s, clock=clock)
+
+    @property
+    def path(self) -> Path:
+        """The newest part; `files` are the finished ones."""
+        return self._file.path
+
+    @property
+    def files(self) -> list[Path]:
+        """The finished parts, oldest first."""
+        return self._file.files
+
+    def append(self, recv_ns: int, frame: bytes) -> None:
+        """Take a frame; it is safe after the next `flush`."""
+        self._file.append(b"%d %s\n" % (recv_ns, one_line(frame)))
+        self.frames += 1
+
+    def flush(self) -> None:
+        """Force everything to the disk; call it every second or so."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Flush and let go."""
+        self._file.close()
+
+
+def one_line(frame: bytes) -> bytes:
+    """The frame without line breaks, which JSON allows only between tokens."""
+    if b"\n" in frame or b"\r" in frame:
+        return frame.replace(b"\r", b" ").replace(b"\n", b" ")
+    return frame
+
+
 def write_frames(path: Path | str, frames: Iterable[tuple[int, bytes]]) -> int:
     """Write a recording and return its number of frames; the file appears when it is complete.
 
@@ -136,8 +189,7 @@ def write_frames(path: Path | str, frames: Iterable[tuple[int, bytes]]) -> int:
         with temporary.open("wb") as file:
             with _compressed(file, path.suffix) as out:
                 for recv_ns, frame in frames:
-                    line = frame.replace(b"\r", b" ").replace(b"\n", b" ")
-                    out.write(b"%d %s\n" % (recv_ns, line))
+                    out.write(b"%d %s\n" % (recv_ns, one_line(frame)))
                     count += 1
             file.flush()
             os.fsync(file.fileno())
