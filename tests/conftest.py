@@ -16,6 +16,7 @@ ALLOWED_SKIPS = [
     re.compile(r"no GPU: .+"),
     re.compile(r"extra \w+ not installed\b.*"),
 ]
+pytest_plugins = ["kafka_fixtures"]
 
 
 def _fail_unexpected_skip(report: Any) -> None:

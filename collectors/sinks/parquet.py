@@ -13,22 +13,22 @@ into batches. Two processes must not write the same run at the same time.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from collectors.errors import SinkError
-from collectors.schema import SCHEMAS
-
-ROW_GROUP_ROWS = 131_072  # about 10 MB in memory: scans stream, statistics still skip
-FILE_ROWS = 8_388_608
-_DAY_NS = 86_400_000_000_000
+from collectors.disk import Lock, cannot_write, sync
+from collectors.sinks.parquet_file import (
+    FILE_ROWS,
+    ROW_GROUP_ROWS,
+    ParquetFile,
+    by_day,
+    file_schema,
+    partition,
+)
 
 
 class ParquetSink:
@@ -58,9 +58,7 @@ class ParquetSink:
             shutil.rmtree(staging, ignore_errors=True)  # of a killed process
             staging.mkdir(parents=True)
         except OSError as error:
-            raise SinkError(
-                f"{self.root}: cannot write there: {error.strerror}; choose another directory"
-            ) from error
+            raise cannot_write(self.root, error, "choose another directory") from error
         run = ParquetRun(self, name, staging)
         try:
             yield run
@@ -90,12 +88,15 @@ class ParquetRun:
     def commit(self) -> None:
         """Finish the files and put them in place."""
         staged = sorted(path for c in self._channels.values() for path in c.finish())
-        targets = {path: self._sink.root / path.relative_to(self._staging) for path in staged}
+        with Lock(self._sink.root):
+            self._place({p: self._sink.root / p.relative_to(self._staging) for p in staged})
+
+    def _place(self, targets: dict[Path, Path]) -> None:
         for path, target in targets.items():
             target.parent.mkdir(parents=True, exist_ok=True)
             path.replace(target)
         for directory in {target.parent for target in targets.values()}:
-            _sync(directory)
+            sync(directory)
         self.files = sorted(targets.values())
         for channel in self._sink.channels:
             partitions = self._sink.root / channel / f"exchange={self._sink.exchange}"
@@ -115,26 +116,19 @@ class _Channel:
     def __init__(self, sink: ParquetSink, run: str, staging: Path, channel: str) -> None:
         self._sink = sink
         self._run = run
-        self._directory = staging / channel / f"exchange={sink.exchange}"
-        schema = SCHEMAS[channel]
-        self._schema = schema.remove(schema.get_field_index("exchange"))
+        self._staging = staging
+        self._channel = channel
+        self._schema = file_schema(channel)
         self._paths: list[Path] = []
-        self._writer: pq.ParquetWriter | None = None
+        self._file: ParquetFile | None = None
         self._day = -1
-        self._file_rows = 0
-        self._pending: list[pa.RecordBatch] = []
-        self._pending_rows = 0
 
     def write(self, batch: pa.RecordBatch) -> None:
-        batch = batch.select(self._schema.names)
-        days = batch.column("recv_ts").cast(pa.int64()).to_numpy(zero_copy_only=False) // _DAY_NS
-        while len(days):
-            count = int(np.searchsorted(days, days[0], side="right"))
-            if days[0] != self._day:
+        for day, rows in by_day(batch.select(self._schema.names)):
+            if day != self._day:
                 self._end_file()
-                self._day = int(days[0])
-            self._append(batch.slice(0, count))
-            batch, days = batch.slice(count), days[count:]
+                self._day = day
+            self._append(rows)
 
     def finish(self) -> list[Path]:
         """The staged files, complete."""
@@ -142,63 +136,27 @@ class _Channel:
         return self._paths
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        if self._file is not None:
+            self._file.abandon()
+            self._file = None
 
     def _append(self, batch: pa.RecordBatch) -> None:
-        self._pending.append(batch)
-        self._pending_rows += batch.num_rows
-        while self._pending_rows >= self._sink.row_group_rows:
-            self._write_group(self._sink.row_group_rows)
-            if self._file_rows >= self._sink.file_rows:
-                self._close_file()
+        while batch.num_rows:
+            if self._file is None:
+                self._file = self._new_file()
+            rows = batch.slice(0, self._sink.file_rows - self._file.rows)
+            self._file.write(rows)
+            batch = batch.slice(rows.num_rows)
+            if self._file.rows >= self._sink.file_rows:
+                self._end_file()
 
-    def _write_group(self, rows: int) -> None:
-        table = pa.Table.from_batches(self._pending, self._schema)
-        rest = table.slice(rows)
-        self._pending = rest.to_batches()
-        self._pending_rows = rest.num_rows
-        group = _own_dictionaries(table.slice(0, rows))
-        if self._writer is None:
-            self._writer = self._new_writer()
-        self._writer.write_table(group, row_group_size=rows)
-        self._file_rows += rows
-
-    def _new_writer(self) -> pq.ParquetWriter:
-        date = np.datetime64(self._day, "D")
-        path = self._directory / f"date={date}" / f"{self._run}-{len(self._paths):04d}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def _new_file(self) -> ParquetFile:
+        directory = self._staging / partition(self._channel, self._sink.exchange, self._day)
+        path = directory / f"{self._run}-{len(self._paths):04d}.parquet"
         self._paths.append(path)
-        return pq.ParquetWriter(path, self._schema, compression="zstd", compression_level=3)
+        return ParquetFile(path, self._schema, self._sink.row_group_rows)
 
     def _end_file(self) -> None:
-        if self._pending_rows:
-            self._write_group(self._pending_rows)
-        self._close_file()
-
-    def _close_file(self) -> None:
-        if self._writer is not None:
-            self.close()
-            _sync(self._paths[-1])
-        self._file_rows = 0
-
-
-def _own_dictionaries(table: pa.Table) -> pa.Table:
-    """Dictionaries in order of appearance in this table, whatever batches it came in."""
-    for i, field in enumerate(table.schema):
-        if pa.types.is_dictionary(field.type):
-            plain = table.column(i).cast(field.type.value_type).combine_chunks()
-            table = table.set_column(i, field, plain.dictionary_encode())
-    return table
-
-
-def _sync(path: Path) -> None:
-    """Force a file, or a directory's entries, to the disk."""
-    if os.name == "nt" and path.is_dir():
-        return  # Windows has no handle for a directory
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        if self._file is not None:
+            self._file.finish()
+            self._file = None

@@ -1,0 +1,186 @@
+"""Rows to Kafka: topic `{exchange}-{channel}`, key = symbol, one message per row.
+
+The producer is idempotent and waits for all in-sync replicas: within one run every row is in its
+topic once, and a symbol's rows are in order, through broker restarts too. A message that cannot be
+delivered within `delivery_s` ends the sink with an error; none is given up silently. Keys go to
+partitions as Java's clients put them (murmur2).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from collectors.errors import SinkError
+from collectors.serialisation.formats import Encoder, Encoders
+from collectors.sinks import Sink, by_exchange
+
+COMPRESSIONS = ("lz4", "zstd", "gzip", "snappy", "none")
+_CHUNK = 5_000
+_IN_FLIGHT = 100_000  # messages that the producer holds at most
+_CONNECT_S = 10.0
+_log = logging.getLogger(__name__)
+
+
+class KafkaSink(Sink):
+    """A producer for every topic that the rows ask for; topics are created if they are absent."""
+
+    name: ClassVar[str] = "kafka"
+
+    def __init__(
+        self,
+        bootstrap: str,
+        *,
+        form: str = "json",
+        schema_registry: str | None = None,
+        compression: str = "lz4",
+        partitions: int = -1,
+        replication: int = -1,
+        delivery_s: float = 120.0,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Connect to the brokers `bootstrap` (`host:port,...`).
+
+        `form` is json, avro or protobuf. `partitions` and `replication` are those of topics that
+        are created, -1 for the broker's defaults. `config` goes to librdkafka as it is: SASL, TLS.
+        """
+        if compression not in COMPRESSIONS:
+            raise SinkError(
+                f"compression {compression!r} is unknown; choose from {', '.join(COMPRESSIONS)}"
+            )
+        self.bootstrap = bootstrap
+        self.delivered_rows = 0
+        self._encoders = Encoders(form, schema_registry)
+        self._topics: dict[tuple[str, str], tuple[str, Encoder]] = {}
+        self._layout = partitions, replication
+        self._delivery_s = delivery_s
+        self._failure: SinkError | None = None
+        self._common = {
+            "bootstrap.servers": bootstrap,
+            "client.id": "gpukern-collect",
+            **(config or {}),
+        }
+        self._producer = self._connect({"compression.type": compression, **self._common})
+
+    def write(self, channel: str, batch: pa.RecordBatch) -> None:
+        self._check()
+        for exchange, rows in by_exchange(batch):
+            topic, encode = self._topic(exchange, channel)
+            keys = _keys(rows.column("symbol"))
+            messages = [
+                {"value": value, "key": key} for value, key in zip(encode(rows), keys, strict=True)
+            ]
+            for start in range(0, len(messages), _CHUNK):
+                self._produce(topic, messages[start : start + _CHUNK])
+
+    def flush(self) -> None:
+        """Wait until every message is acknowledged."""
+        self._check()
+        self._producer.flush()
+        self._check()
+
+    def close(self) -> None:
+        if self._producer is None:
+            return
+        try:
+            self.flush()
+        finally:
+            self._producer = None
+            self._encoders.close()
+
+    def _connect(self, config: dict[str, Any]) -> Any:
+        try:
+            from confluent_kafka import KafkaException, Producer
+        except ImportError as error:
+            raise SinkError(
+                f"Kafka needs the extra 'kafka' ({error}): pip install 'gpukern[kafka]'"
+            ) from error
+        settings = {
+            "enable.idempotence": True,
+            "acks": "all",
+            "partitioner": "murmur2_random",
+            "linger.ms": 5,
+            "delivery.timeout.ms": int(self._delivery_s * 1000),
+            # The room is counted in messages, see _produce; bytes never refuse one.
+            "queue.buffering.max.messages": _IN_FLIGHT + _CHUNK,
+            "queue.buffering.max.kbytes": 2_097_151,
+        }
+        try:
+            producer = Producer({**settings, **config}, logger=_log)
+            producer.list_topics(timeout=_CONNECT_S)
+        except KafkaException as error:
+            raise SinkError(
+                f"Kafka at {self.bootstrap}: {_told(error)}; is the address right, and the broker "
+                f"running?"
+            ) from error
+        return producer
+
+    def _topic(self, exchange: str, channel: str) -> tuple[str, Encoder]:
+        known = self._topics.get((exchange, channel))
+        if known is None:
+            topic = f"{exchange}-{channel}"
+            self._create(topic)
+            known = topic, self._encoders.encoder(topic, channel)
+            self._topics[exchange, channel] = known
+        return known
+
+    def _create(self, topic: str) -> None:
+        from confluent_kafka import KafkaError, KafkaException
+        from confluent_kafka.admin import AdminClient, NewTopic
+
+        partitions, replication = self._layout
+        wanted = NewTopic(topic, num_partitions=partitions, replication_factor=replication)
+        admin = AdminClient(self._common)
+        try:
+            admin.create_topics([wanted], request_timeout=self._delivery_s)[topic].result()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise SinkError(
+                    f"Kafka at {self.bootstrap}: cannot create topic {topic}: {_told(error)}; "
+                    f"create it by hand, or allow it"
+                ) from error
+
+    def _produce(self, topic: str, messages: list[dict[str, Any]]) -> None:
+        # With room made first the producer takes a chunk whole, so rows stay in order.
+        while len(self._producer) > _IN_FLIGHT:
+            self._producer.poll(0.1)
+            self._check()
+        taken = self._producer.produce_batch(topic, messages, on_delivery=self._delivered)
+        if taken != len(messages):
+            errors = [message["_error"] for message in messages if "_error" in message]
+            self._fail(topic, errors[0])
+        self._producer.poll(0)
+        self._check()
+
+    def _delivered(self, error: Any, message: Any) -> None:
+        if error is None:
+            self.delivered_rows += 1
+        else:
+            self.failed_rows += 1
+            self._fail(message.topic(), error)
+
+    def _fail(self, topic: str, error: Any) -> None:
+        """The first failure is the one to tell; those that follow are its consequence."""
+        if self._failure is None:
+            self._failure = SinkError(
+                f"Kafka at {self.bootstrap}: a message to {topic} could not be delivered: "
+                f"{error.str()}; rows after it may be missing, too"
+            )
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if self._producer is None:
+            raise SinkError(f"Kafka at {self.bootstrap}: the sink is closed; make a new one")
+
+
+def _keys(column: pa.DictionaryArray) -> list[bytes]:
+    names = [name.encode() for name in column.dictionary.to_pylist()]
+    return [names[code] for code in column.indices.to_pylist()]
+
+
+def _told(error: Any) -> str:
+    return str(error.args[0].str())
