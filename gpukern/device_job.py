@@ -39,6 +39,7 @@ class DeviceJob(Job):
                 DeviceStep(self.device, self.functions, step, state)
                 for step, state in zip(plan.steps, self.states, strict=True)
             ]
+        self.row_wise = frozenset()  # all steps work on grouped rows here
         self.most_rows = 0  # of a piece; 0: as many as memory allows
         self.schedule = Schedule(self)
         with self.device.working():
@@ -134,7 +135,9 @@ class DeviceJob(Job):
         """Queue the work on the next rows; returns how many. Out of memory: fewer rows."""
         staging = self.device.staging
         while True:
-            hi = min(lo + (self.most_rows or self._rows_that_fit()), n)
+            # A small batch fits; asking how much memory is free would take longer than its work.
+            fit = n - lo if n - lo <= PUSH else self._rows_that_fit()
+            hi = min(lo + (self.most_rows or fit), n)
             # A piece that fails half way has moved some steps on: begin it again from here.
             kept = [step.keep() for step in self.steps] if hi - lo > PUSH else None
             try:
