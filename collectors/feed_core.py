@@ -24,6 +24,7 @@ from collectors.adapter import (
     Trade,
 )
 from collectors.errors import DecodeError
+from collectors.feed_fetch import SECOND, Fetches
 from collectors.feed_lines import (
     Action,
     Close,
@@ -40,7 +41,6 @@ from collectors.feed_lines import (
 from collectors.session import Forget, Lost, Session, mark
 from collectors.venues import Venue
 
-SECOND = 1_000_000_000
 BACKOFF_S = (1.0, 30.0)  # the first and the longest limit of the wait before another attempt
 HEALTHY_S = 60.0  # a connection that lasted so long was no failure
 OVERLAP_S = 10.0  # both connections run for so long when one takes over from the other
@@ -75,11 +75,7 @@ class FeedCore:
         self._chance = chance or random.Random()
         self._latest_ns = 0
         self._numbers = 0
-        self._wanted: dict[str, int] = {}  # symbols whose book needs a snapshot -> when to ask
-        self._asked: set[str] = set()  # snapshots on their way
-        self._tries: dict[str, int] = {}
-        self._fetch_ns = 0  # before that, nothing is fetched
-        self._polls: dict[tuple[int, str], int] = {}
+        self._fetches = Fetches(adapter, venue, self._chance)
         self._stopped = False
 
     # -- what the caller wants -------------------------------------------------------------
@@ -92,9 +88,7 @@ class FeedCore:
             self.subscriptions[symbol, channel] = Subscription()
             share = len(self._shares) // self.venue.symbols_per_socket
             self._shares.setdefault(symbol, share)
-            for at, poll in enumerate(self.venue.polls):
-                if poll.channel == channel:
-                    self._polls[at, symbol] = now
+            self._fetches.poll((symbol, channel), now)
             for route in self.venue.sockets:
                 if self._requests([(symbol, channel)], route):
                     slot = (route, self._shares[symbol])
@@ -118,12 +112,9 @@ class FeedCore:
                             line.outbox.append(Message(request.frame))
         for pair in gone:
             del self.subscriptions[pair]
-            self._wanted.pop(pair[0], None)
-        self._polls = {
-            key: due
-            for key, due in self._polls.items()
-            if (key[1], self.venue.polls[key[0]].channel) in self.subscriptions
-        }
+            self._fetches.stop_poll(pair)
+            if pair[1] == "book":
+                self._fetches.forget(pair[0])
         for names, kinds in _grouped(gone):
             self._frame(self._stamp(now), mark(Forget(list(kinds), list(names))))
         return self.tick(now)
@@ -165,7 +156,7 @@ class FeedCore:
             known = self.subscriptions.get((event.symbol, channel))  # type: ignore[attr-defined]
             if known is not None:
                 if channel == "book" and not known.heard_ns and self.venue.snapshot:
-                    self._want_snapshot(event.symbol, recv_ns)  # type: ignore[attr-defined]
+                    self._fetches.want(event.symbol, recv_ns)  # type: ignore[attr-defined]
                     urgent = True
                 known.heard_ns = recv_ns
                 known.misses = 0
@@ -194,33 +185,25 @@ class FeedCore:
     ) -> list[Action]:
         """The answer to a `Fetch`; status 0 if there was none."""
         symbol = fetch.symbol
-        if symbol is not None:
-            self._asked.discard(symbol)
+        self._fetches.answered(fetch)
+        if symbol is not None and (symbol, "book") not in self.subscriptions:
+            return []
         if status != 200:
-            limited = status in (418, 429)
-            pause_s = max(retry_after_s, 60.0 if limited else 1.0)
-            self._fetch_ns = max(self._fetch_ns, now + int(pause_s * SECOND))
-            if limited:
-                self._polls = {key: max(due, self._fetch_ns) for key, due in self._polls.items()}
+            self._fetches.refused(fetch, now, status, retry_after_s)
             if status:
                 self.counters.refusals += 1
                 self.counters.last_refusal = f"HTTP {status}: {body[:120].decode(errors='replace')}"
-            if symbol is not None and (symbol, "book") in self.subscriptions:
-                self._want_snapshot(symbol, now)
             return []
         recv_ns = self._stamp(now)
         if symbol is None:
             self._frame(recv_ns, body)
             return []
-        if (symbol, "book") not in self.subscriptions:
-            return []
         self.counters.snapshots += 1
         self._frame(recv_ns, self.adapter.wrap_snapshot(symbol, body))
         if self.session.integrity.book(symbol) is None:
-            tries = self._tries[symbol] = self._tries.get(symbol, 0) + 1
-            self._wanted[symbol] = now + int(min(30.0, 0.5 * 2**tries) * SECOND)
+            self._fetches.too_old(symbol, now)
         else:
-            self._tries.pop(symbol, None)
+            self._fetches.spliced(symbol)
         return self.tick(now)
 
     # -- the clock -------------------------------------------------------------------------
@@ -238,8 +221,7 @@ class FeedCore:
             if line.opened_ns and not line.closing:
                 self._tend(line, now, actions)
         self._watch(now, actions)
-        self._fetches(now, actions)
-        return actions
+        return [*actions, *self._fetches.due(now)]
 
     def _open(self, slot: Slot, actions: list[Action]) -> int:
         self._numbers += 1
@@ -300,26 +282,6 @@ class FeedCore:
                 else:
                     self._ask(line, [pair])
 
-    def _fetches(self, now: int, actions: list[Action]) -> None:
-        for (at, symbol), due in self._polls.items():
-            if due <= now:
-                poll = self.venue.polls[at]
-                # Spread, so that the polls of many symbols do not come all at once.
-                wait = poll.interval_s * self._chance.uniform(0.9, 1.1)
-                self._polls[at, symbol] = now + int(wait * SECOND)
-                actions.append(Fetch(self._address(poll.path, symbol)))
-        for symbol, due in list(self._wanted.items()):
-            if now < self._fetch_ns:
-                return
-            if due <= now and symbol not in self._asked:
-                del self._wanted[symbol]
-                self._asked.add(symbol)
-                self._fetch_ns = now + int(SECOND / self.venue.snapshots_per_s)
-                actions.append(Fetch(self._address(self.venue.snapshot, symbol), symbol))
-
-    def _address(self, path: str, symbol: str) -> str:
-        return self.venue.rest + path.format(symbol=self.adapter.rest_symbol(symbol))
-
     # -- inside ----------------------------------------------------------------------------
 
     def _stamp(self, now: int) -> int:
@@ -364,7 +326,7 @@ class FeedCore:
             return False
         self.counters.resyncs += 1
         if self.venue.snapshot:
-            self._want_snapshot(gap.symbol, now)
+            self._fetches.want(gap.symbol, now)
             return True
         self.subscriptions[pair].heard_ns = self.subscriptions[pair].asked_ns = 0
         for line in self._lines_of(pair):
@@ -372,9 +334,6 @@ class FeedCore:
                 line.outbox.append(Message(request.frame))
             self._ask(line, [pair])
         return True
-
-    def _want_snapshot(self, symbol: str, now: int) -> None:
-        self._wanted.setdefault(symbol, now)
 
     def _lines_of(self, pair: Pair) -> list[Line]:
         """The open sockets that carry a channel of a symbol."""
@@ -428,7 +387,7 @@ class FeedCore:
         for (symbol, channel), known in self.subscriptions.items():
             if symbol in symbols and (channels is None or channel in channels):
                 known.asked_ns = known.heard_ns = 0
-                self._wanted.pop(symbol, None)
+                self._fetches.forget(symbol)
 
 
 def _grouped(pairs: Iterable[Pair]) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
