@@ -191,8 +191,10 @@ class Adapter(ABC):
         """
 
     @abstractmethod
-    def unsubscribe(self, symbols: Sequence[str], channels: Sequence[str]) -> list[Request]:
-        """The requests that end them."""
+    def unsubscribe(
+        self, symbols: Sequence[str], channels: Sequence[str], keep: Sequence[str] = ()
+    ) -> list[Request]:
+        """The requests that end them, but for what the channels `keep` need too."""
 
     def rest_symbol(self, symbol: str) -> str:
         """The exchange's name of `symbol` in the addresses of REST requests."""

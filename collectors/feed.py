@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from collectors.feed_core import FeedCore
+from collectors.feed_fetch import LIMITED, LIMITED_S
 from collectors.feed_lines import Action, Close, FeedStatus, Fetch, Open, Send
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Feed:
         self._sockets: dict[int, ClientConnection] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._room = asyncio.Event()
+        self._handing = asyncio.Lock()
         self._stop = asyncio.Event()
         self._http: httpx.AsyncClient | None = None
         self._failure: BaseException | None = None
@@ -83,17 +85,25 @@ class Feed:
         self._room.set()
         limits = httpx.Limits(max_connections=4)
         async with httpx.AsyncClient(timeout=FETCH_S, limits=limits) as self._http:
-            self._do(self.core.tick(self._clock()))
-            self._start(self._ticks())
-            self._start(self._batches())
-            await self._stop.wait()
-            self._do(self.core.stop())
-            for task in list(self._tasks):
+            try:
+                self._do(self.core.tick(self._clock()))
+                self._start(self._ticks())
+                self._start(self._batches())
+                await self._stop.wait()
+            finally:
+                await self._end()
+        if self._failure is not None:
+            raise self._failure
+        await self._hand_on()
+
+    async def _end(self) -> None:
+        """Close the sockets, let a batch that is being handed on arrive, end the tasks."""
+        self._do(self.core.stop())
+        async with self._handing:
+            tasks = list(self._tasks)
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            if self._failure is not None:
-                raise self._failure
-            await self._hand_on()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     # -- tasks -----------------------------------------------------------------------------
 
@@ -120,9 +130,10 @@ class Feed:
             await self._hand_on()
 
     async def _hand_on(self) -> None:
-        for channel, batch in self.core.session.take():
-            await self._on_batch(channel, batch)
-        self._room.set()
+        async with self._handing:
+            for channel, batch in self.core.session.take():
+                await self._on_batch(channel, batch)
+            self._room.set()
 
     def _do(self, actions: Sequence[Action]) -> None:
         for action in actions:
@@ -142,7 +153,7 @@ class Feed:
         from websockets.asyncio.client import connect
         from websockets.exceptions import InvalidStatus, WebSocketException
 
-        line, reason, retry_after_s = wanted.line, "disconnect", 0.0
+        line, reason, retry_after_s = wanted.line, "", 0.0
         try:
             async with connect(
                 wanted.url,
@@ -155,31 +166,38 @@ class Feed:
             ) as socket:
                 self._sockets[line] = socket
                 self._do(self.core.opened(line, self._clock()))
-                await self._read(line, socket)
+                reason = await self._read(line, socket)
         except InvalidStatus as error:
-            reason = f"HTTP {error.response.status_code}"
-            retry_after_s = _seconds(error.response.headers.get("Retry-After", ""))
+            status, headers = error.response.status_code, error.response.headers
+            reason = f"HTTP {status}"
+            retry_after_s = _seconds(headers.get("Retry-After", ""))
+            if status in LIMITED:
+                retry_after_s = max(retry_after_s, LIMITED_S)
         except (WebSocketException, OSError, TimeoutError) as error:
             reason = str(error) or type(error).__name__
         finally:
             self._sockets.pop(line, None)
         self._do(self.core.closed(line, self._clock(), reason, retry_after_s))
 
-    async def _read(self, line: int, socket: ClientConnection) -> None:
+    async def _read(self, line: int, socket: ClientConnection) -> str:
+        """Read until the connection ends; why it did."""
         from websockets.exceptions import ConnectionClosed
 
         received, clock, room = self.core.received, self._clock, self._room
-        counters = self.core.counters
-        with contextlib.suppress(ConnectionClosed):
+        count = 0
+        try:
             while True:
                 frame = await socket.recv(decode=False)
                 actions = received(line, clock(), frame)
                 if actions:
                     self._do(actions)
+                count += 1
                 # Counting rows for every frame would cost as much as decoding a small one.
-                if counters.frames & 255 == 0 and self.core.session.rows > self._max_rows:
+                if count & 255 == 0 and self.core.session.rows > self._max_rows:
                     room.clear()
                     await room.wait()
+        except ConnectionClosed as error:
+            return str(error)
 
     async def _send(self, message: Send) -> None:
         from websockets.exceptions import ConnectionClosed

@@ -38,12 +38,14 @@ from collectors.feed_lines import (
     Slot,
     Subscription,
 )
-from collectors.session import Forget, Lost, Session, mark
+from collectors.raw import one_line
+from collectors.session import Forget, Lost, Session, Subscribed, mark
 from collectors.venues import Venue
 
 BACKOFF_S = (1.0, 30.0)  # the first and the longest limit of the wait before another attempt
 HEALTHY_S = 60.0  # a connection that lasted so long was no failure
 OVERLAP_S = 10.0  # both connections run for so long when one takes over from the other
+REST_S = 300.0  # a subscription that gives no data while others do is left alone for so long
 MISSES = 3  # silent subscriptions are asked for so often before the connection is given up
 
 _CHANNEL_OF: dict[type, str] = {
@@ -81,8 +83,9 @@ class FeedCore:
     # -- what the caller wants -------------------------------------------------------------
 
     def subscribe(self, symbols: Sequence[str], channels: Sequence[str], now: int) -> list[Action]:
-        """Also these; subscriptions that run are not disturbed."""
+        """Also these; subscriptions that run are not disturbed. Do what it says, as always."""
         self.adapter.subscribe(symbols, channels)  # raises if the exchange has no such thing
+        self._frame(self._stamp(now), mark(Subscribed(list(channels), list(symbols))))
         new = [(s, c) for s in symbols for c in channels if (s, c) not in self.subscriptions]
         for symbol, channel in new:
             self.subscriptions[symbol, channel] = Subscription()
@@ -103,21 +106,43 @@ class FeedCore:
     ) -> list[Action]:
         """No longer these."""
         gone = [(s, c) for s in symbols for c in channels if (s, c) in self.subscriptions]
-        for line in self.lines.values():
-            own = [pair for pair in gone if self._shares[pair[0]] == line.slot.share]
-            if own and line.opened_ns:
-                for names, kinds in _grouped(own):
-                    for request in self.adapter.unsubscribe(names, kinds):
-                        if request.route == line.slot.route:
-                            line.outbox.append(Message(request.frame))
         for pair in gone:
             del self.subscriptions[pair]
             self._fetches.stop_poll(pair)
             if pair[1] == "book":
                 self._fetches.forget(pair[0])
+        for line in self.lines.values():
+            if line.opened_ns:
+                own = [pair for pair in gone if self._shares[pair[0]] == line.slot.share]
+                self._take_leave(line, own)
         for names, kinds in _grouped(gone):
             self._frame(self._stamp(now), mark(Forget(list(kinds), list(names))))
-        return self.tick(now)
+        return [*self._empty_slots(), *self.tick(now)]
+
+    def _take_leave(self, line: Line, pairs: Iterable[Pair]) -> None:
+        """End these on a socket, but for what other channels of the same symbols need."""
+        by_rest: dict[tuple[str, ...], list[Pair]] = {}
+        pairs = list(pairs)
+        for pair in pairs:
+            rest = tuple(c for s, c in self.subscriptions if s == pair[0] and (s, c) not in pairs)
+            by_rest.setdefault(rest, []).append(pair)
+        for rest, own in by_rest.items():
+            for names, kinds in _grouped(own):
+                for request in self.adapter.unsubscribe(names, kinds, rest):
+                    if request.route == line.slot.route:
+                        line.outbox.append(Message(request.frame))
+
+    def _empty_slots(self) -> list[Action]:
+        """Close the sockets that nobody needs any more."""
+        closes: list[Action] = []
+        for key, slot in list(self._slots.items()):
+            left = [p for p in self.subscriptions if self._shares[p[0]] == slot.share]
+            if not self._requests(left, slot.route):
+                del self._slots[key]
+                for number in (slot.line, slot.successor):
+                    if number is not None and not self.lines[number].closing:
+                        closes.append(self._close(self.lines[number], "not needed"))
+        return closes
 
     def stop(self) -> list[Action]:
         """Close everything and open nothing more."""
@@ -145,10 +170,15 @@ class FeedCore:
         counters.bytes += len(frame)
         recv_ns = self._stamp(now)
         urgent = False
+        spoiled: list[str] = []
         for event in self._frame(recv_ns, frame):
             channel = _CHANNEL_OF.get(type(event))
             if channel is None:
-                urgent |= self._control(line, event, recv_ns)
+                if isinstance(event, Gap):
+                    if event.channel == "book" and (event.symbol, "book") in self.subscriptions:
+                        spoiled.append(event.symbol)
+                else:
+                    urgent |= self._control(line, event)
                 continue
             line.carried = True
             if event.ts is not None:  # type: ignore[attr-defined]
@@ -160,7 +190,9 @@ class FeedCore:
                     urgent = True
                 known.heard_ns = recv_ns
                 known.misses = 0
-        return self.tick(now) if urgent else []
+        if spoiled:
+            self._resync(spoiled, recv_ns)
+        return self.tick(now) if urgent or spoiled else []
 
     def closed(
         self, number: int, now: int, reason: str, retry_after_s: float = 0.0
@@ -170,15 +202,28 @@ class FeedCore:
         slot = line.slot
         if slot.successor == number:  # it never took over; the old one goes on for a while
             slot.successor = None
-            slot.due_ns = None
+            slot.renew_ns = self._after_backoff(slot, now, retry_after_s)
             self.counters.failures += not line.opened_ns
         elif slot.line == number and slot.successor is not None:
+            successor = self.lines[slot.successor]
             slot.line, slot.successor = slot.successor, None
-            self.counters.replaced += 1
+            if successor.carried and not successor.outbox:
+                self.counters.replaced += 1
+            else:  # there was nobody to take over yet
+                self._lost(line, now, reason)
         elif slot.line == number:
             slot.line = None
-            self._lost(line, now, reason, retry_after_s)
+            self._lost(line, now, reason)
+            if line.opened_ns and now - line.opened_ns >= HEALTHY_S * SECOND:
+                slot.attempts = 0
+            slot.due_ns = self._after_backoff(slot, now, retry_after_s)
         return [] if self._stopped else self.tick(now)
+
+    def _after_backoff(self, slot: Slot, now: int, retry_after_s: float) -> int:
+        """When to try again: full jitter, the limit doubling from attempt to attempt."""
+        limit = min(BACKOFF_S[1], BACKOFF_S[0] * 2**slot.attempts)
+        slot.attempts = min(slot.attempts + 1, 16)
+        return now + int(max(self._chance.uniform(0.0, limit), retry_after_s) * SECOND)
 
     def fetched(
         self, fetch: Fetch, now: int, status: int, body: bytes, retry_after_s: float = 0.0
@@ -251,7 +296,8 @@ class FeedCore:
                     self.subscriptions[pair].asked_ns = now
         if venue.lifetime_s and now - line.opened_ns > venue.lifetime_s * SECOND:
             line.expiring = True
-        if line.expiring and slot.line == line.number and slot.successor is None:
+        alone = slot.line == line.number and slot.successor is None
+        if line.expiring and alone and now >= slot.renew_ns:
             slot.successor = self._open(slot, actions)
         if slot.successor == line.number and line.carried and not line.outbox:
             old = self.lines.get(slot.line or 0)
@@ -263,6 +309,12 @@ class FeedCore:
         venue = self.venue
         for pair, known in self.subscriptions.items():
             symbol, channel = pair
+            if known.rest_ns:
+                if now >= known.rest_ns:
+                    known.rest_ns = 0
+                    for line in self._lines_of(pair):
+                        self._ask(line, [pair])
+                continue
             if known.heard_ns >= known.asked_ns and known.heard_ns:
                 limit = venue.quiet_s.get(channel)
                 if limit is None or now - known.heard_ns <= limit * SECOND:
@@ -273,14 +325,27 @@ class FeedCore:
                 if limit is None or not known.asked_ns or now - known.asked_ns <= limit * SECOND:
                     continue
             self.counters.silent += 1
-            known.misses += 1
             known.heard_ns = known.asked_ns = 0
+            known.misses += 1
             for line in self._lines_of(pair):
-                if known.misses >= MISSES:
-                    known.misses = 0
-                    actions.append(self._close(line, f"no {channel} of {symbol}"))
-                else:
+                if known.misses < MISSES:
+                    self._take_leave(line, [pair])
                     self._ask(line, [pair])
+                elif self._others_heard(line, pair):
+                    known.rest_ns = now + int(REST_S * SECOND)
+                else:
+                    actions.append(self._close(line, f"no {channel} of {symbol}"))
+            if known.misses >= MISSES:
+                known.misses = 0
+
+    def _others_heard(self, line: Line, pair: Pair) -> bool:
+        """Whether the socket gives data of other subscriptions: then it is not at fault."""
+        share = line.slot.share
+        return any(
+            known.heard_ns
+            for other, known in self.subscriptions.items()
+            if other != pair and self._shares[other[0]] == share and line in self._lines_of(other)
+        )
 
     # -- inside ----------------------------------------------------------------------------
 
@@ -291,6 +356,7 @@ class FeedCore:
 
     def _frame(self, recv_ns: int, frame: bytes) -> list[Event]:
         """Log it as it came, then understand it."""
+        frame = one_line(frame)  # as the log has it
         if self._on_raw is not None:
             self._on_raw(recv_ns, frame)
         try:
@@ -303,37 +369,36 @@ class FeedCore:
         self.counters.duplicates = self.session.integrity.duplicates
         return events
 
-    def _control(self, line: Line, event: Event, recv_ns: int) -> bool:
+    def _control(self, line: Line, event: Event) -> bool:
         """What is no market data; whether something is to be done now."""
-        if isinstance(event, Gap):
-            return self._resync(event, recv_ns)
+        counters = self.counters
         if isinstance(event, Shutdown):
             line.expiring = True
             return True
         if isinstance(event, Refusal):
-            self.counters.refusals += 1
-            self.counters.last_refusal = (
+            counters.refusals += 1
+            counters.last_refusal = (
                 f"{event.code}: {event.message}" if event.code else event.message
             )
         elif isinstance(event, Status):
-            self.counters.state = event.state
+            counters.state = event.state
         return False
 
-    def _resync(self, gap: Gap, now: int) -> bool:
-        """Ask anew for the one book that is spoiled."""
-        pair = (gap.symbol, "book")
-        if gap.channel != "book" or pair not in self.subscriptions:
-            return False
-        self.counters.resyncs += 1
+    def _resync(self, symbols: list[str], now: int) -> None:
+        """Ask anew for the books that are spoiled, and for nothing else."""
+        self.counters.resyncs += len(symbols)
         if self.venue.snapshot:
-            self._fetches.want(gap.symbol, now)
-            return True
-        self.subscriptions[pair].heard_ns = self.subscriptions[pair].asked_ns = 0
-        for line in self._lines_of(pair):
-            for request in self.adapter.unsubscribe([gap.symbol], ["book"]):
-                line.outbox.append(Message(request.frame))
-            self._ask(line, [pair])
-        return True
+            for symbol in symbols:
+                self._fetches.want(symbol, now)
+            return
+        pairs = [(symbol, "book") for symbol in symbols]
+        for pair in pairs:
+            self.subscriptions[pair].heard_ns = self.subscriptions[pair].asked_ns = 0
+        for line in self.lines.values():
+            if line.opened_ns and not line.closing:
+                own = [pair for pair in pairs if line in self._lines_of(pair)]
+                self._take_leave(line, own)
+                self._ask(line, own)
 
     def _lines_of(self, pair: Pair) -> list[Line]:
         """The open sockets that carry a channel of a symbol."""
@@ -360,34 +425,26 @@ class FeedCore:
     def _ask(self, line: Line, pairs: Iterable[Pair]) -> None:
         line.outbox.extend(self._requests(pairs, line.slot.route))
 
-    def _lost(self, line: Line, now: int, reason: str, retry_after_s: float) -> None:
+    def _lost(self, line: Line, now: int, reason: str) -> None:
         """Nothing of what the socket carried is known from here on."""
-        slot = line.slot
         if line.opened_ns:
             self.counters.lost += 1
         else:
             self.counters.failures += 1
-        if line.opened_ns and now - line.opened_ns >= HEALTHY_S * SECOND:
-            slot.attempts = 0
-        if not self._stopped:
-            limit = min(BACKOFF_S[1], BACKOFF_S[0] * 2**slot.attempts)
-            wait_s = max(self._chance.uniform(0.0, limit), retry_after_s)
-            slot.due_ns = now + int(wait_s * SECOND)
-            slot.attempts = min(slot.attempts + 1, 16)
+        self.counters.last_loss = reason
+        slot = line.slot
         channels = self.venue.channels.get(slot.route)
         symbols = [s for s, share in self._shares.items() if share == slot.share]
-        everything = channels is None and len(symbols) == len(self._shares)
         if line.carried:
-            lost = Lost(
-                reason,
-                None if channels is None else list(channels),
-                None if everything else symbols,
-            )
+            of = None if channels is None else list(channels)
+            everything = of is None and len(symbols) == len(self._shares)
+            lost = Lost("disconnect", of, None if everything else symbols)
             self._frame(self._stamp(now), mark(lost))
         for (symbol, channel), known in self.subscriptions.items():
             if symbol in symbols and (channels is None or channel in channels):
-                known.asked_ns = known.heard_ns = 0
-                self._fetches.forget(symbol)
+                known.asked_ns = known.heard_ns = known.rest_ns = 0
+                if channel == "book":
+                    self._fetches.forget(symbol)
 
 
 def _grouped(pairs: Iterable[Pair]) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:

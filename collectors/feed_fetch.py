@@ -74,16 +74,17 @@ class Fetches:
 
     def refused(self, fetch: Fetch, now: int, status: int, retry_after_s: float) -> None:
         """It is none: wait, and ask again."""
-        limited = status in LIMITED
-        pause_s = max(retry_after_s, LIMITED_S if limited else 1.0)
-        self._next_ns = max(self._next_ns, now + int(pause_s * SECOND))
-        if limited:
+        if status in LIMITED:
+            pause_ns = int(max(retry_after_s, LIMITED_S) * SECOND)
+            self._next_ns = max(self._next_ns, now + pause_ns)
             self._polls = {key: max(due, self._next_ns) for key, due in self._polls.items()}
-        if fetch.symbol is not None:
-            self.want(fetch.symbol, now)
+            if fetch.symbol is not None:
+                self.want(fetch.symbol, now)
+        elif fetch.symbol is not None:  # an error of one symbol delays no other
+            self.too_old(fetch.symbol, now)
 
     def too_old(self, symbol: str, now: int) -> None:
-        """The snapshot did not reach the differences that wait: ask for a younger one."""
+        """The snapshot is of no use yet: ask for a younger one, later each time."""
         tries = self._tries[symbol] = self._tries.get(symbol, -1) + 1
         wait_s = min(RETRY_S[1], RETRY_S[0] * 2 ** min(tries, 16))
         self._wanted[symbol] = now + int(wait_s * SECOND)

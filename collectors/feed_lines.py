@@ -54,6 +54,8 @@ class Subscription(msgspec.Struct):
     """When it was last asked for; 0 while the request waits."""
     heard_ns: int = 0
     misses: int = 0
+    rest_ns: int = 0
+    """Until then it is left alone: it gives no data while others on its connection do."""
 
 
 class Slot(msgspec.Struct):
@@ -66,6 +68,8 @@ class Slot(msgspec.Struct):
     attempts: int = 0
     line: int | None = None
     successor: int | None = None
+    renew_ns: int = 0
+    """No successor is opened before that: the last one failed."""
 
 
 class Line(msgspec.Struct):
@@ -104,6 +108,7 @@ class FeedStatus(msgspec.Struct):
     """Connections that could not be opened."""
     lost: int = 0
     """Connections that ended without a successor."""
+    last_loss: str = ""
     replaced: int = 0
     """Connections that a successor took over from, without a hole."""
     snapshots: int = 0

@@ -27,6 +27,7 @@ from collectors.adapter import (
     BookUpdate,
     Event,
     FrameNumber,
+    Funding,
     Gap,
     OffBook,
     Quote,
@@ -66,6 +67,7 @@ class Integrity:
         self._trades: dict[str, tuple[int, int]] = {}
         self._quotes: dict[str, tuple[int | None, int, Quote]] = {}
         """Per symbol the last quote's number (None: counting may begin anew), its time, and it."""
+        self._funding: dict[tuple[str, bool], int] = {}
         self._books: dict[str, _BookState] = {}
         self._open: dict[tuple[str, str], list[Gap]] = {}
         self._repeats: dict[tuple[str, str], int] = {}
@@ -100,8 +102,9 @@ class Integrity:
         if channels is None and symbols is None:
             self._number = None
         if channels is None or "ticker" in channels:
-            for symbol, (_, since, _) in self._quotes.items():
+            for symbol, (_, since, quote) in self._quotes.items():
                 if symbols is None or symbol in symbols:
+                    self._quotes[symbol] = None, since, quote  # numbers may begin anew
                     gap = Gap(recv_ns, None, symbol, "ticker", None, None, since, reason)
                     self._gap(gap, checked)
         if channels is None or "book" in channels:
@@ -134,6 +137,8 @@ class Integrity:
                 self._trade(event, checked)
             elif isinstance(event, Quote):
                 self._quote(event, checked)
+            elif isinstance(event, Funding):
+                self._fund(event, checked)
             elif isinstance(event, FrameNumber):
                 if not self._sequence(event, checked):
                     self.duplicates += len(events) - 1
@@ -195,6 +200,17 @@ class Integrity:
         if self._open:
             self._recover(quote.recv_ts, symbol, "ticker", checked)
         checked.append(quote)
+
+    def _fund(self, event: Funding, checked: list[Event]) -> None:
+        """Rates and open interest come by different ways, each in the order of its time."""
+        key = event.symbol, event.open_interest is None
+        last = self._funding.get(key)
+        if event.ts is not None:
+            if last is not None and event.ts <= last:
+                self.duplicates += 1
+                return
+            self._funding[key] = event.ts
+        checked.append(event)
 
     def _trade(self, trade: Trade | OffBook, checked: list[Event]) -> None:
         number, symbol = trade.trade_id, trade.symbol
@@ -310,7 +326,8 @@ def _follows(update: BookUpdate, seq: int) -> bool:
     """Whether `update` comes right after the one that ended at `seq`."""
     if update.prev_seq is not None:
         return update.prev_seq == seq
-    return update.first_seq == seq + 1
+    # One that overlaps tells nothing new of what it repeats: sizes are absolute.
+    return update.first_seq is not None and update.first_seq <= seq + 1
 
 
 def _splices(update: BookUpdate, seq: int) -> bool:

@@ -81,8 +81,8 @@ class RawReader:
         yield recv_ns, frame
 
     def _frame(self, line: bytes) -> tuple[int, bytes]:
-        stamp, _, frame = line.partition(b" ")
-        if stamp.isdigit() and frame and len(stamp) < 20:
+        stamp, space, frame = line.partition(b" ")
+        if stamp.isdigit() and space and len(stamp) < 20:
             recv_ns = int(stamp)
             if recv_ns <= _LATEST_NS:
                 return recv_ns, frame.rstrip(b"\r")

@@ -37,9 +37,17 @@ class Forget(msgspec.Struct, frozen=True):
     symbols: list[str]
 
 
+class Subscribed(msgspec.Struct, frozen=True):
+    """These were subscribed: what an adapter learns from that, it learns in a replay too."""
+
+    channels: list[str]
+    symbols: list[str]
+
+
 class _Mark(msgspec.Struct, omit_defaults=True):
     lost: Lost | None = None
     forget: Forget | None = None
+    subscribed: Subscribed | None = None
 
 
 class _MarkFrame(msgspec.Struct):
@@ -49,10 +57,9 @@ class _MarkFrame(msgspec.Struct):
 _marks = msgspec.json.Decoder(_MarkFrame)
 
 
-def mark(what: Lost | Forget) -> bytes:
+def mark(what: Lost | Forget | Subscribed) -> bytes:
     """The frame that says so."""
-    made = _Mark(lost=what) if isinstance(what, Lost) else _Mark(forget=what)
-    return msgspec.json.encode(_MarkFrame(made))
+    return msgspec.json.encode({"gpukern": {type(what).__name__.lower(): what}})
 
 
 class Session:
@@ -113,6 +120,8 @@ class Session:
             told = _marks.decode(frame).gpukern
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise DecodeError(f"a mark that is none: {error}; frame: {frame[:120]!r}") from error
+        if told.subscribed is not None:
+            self.adapter.subscribe(told.subscribed.symbols, told.subscribed.channels)
         if told.forget is not None:
             self.integrity.forget(told.forget.channels, told.forget.symbols)
         if told.lost is None:

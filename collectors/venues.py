@@ -104,6 +104,8 @@ VENUES: Mapping[str, Venue] = {
 
 def venue(exchange: str, socket: str = "", rest: str = "") -> Venue:
     """The exchange's venue; `socket` and `rest` replace scheme, host and port of its addresses."""
+    if exchange not in VENUES:
+        raise CollectorError(f"exchange {exchange!r} is not known; choose from {', '.join(VENUES)}")
     known = VENUES[exchange]
     if socket:
         if not socket.startswith(("ws://", "wss://")):

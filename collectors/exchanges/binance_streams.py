@@ -125,8 +125,10 @@ class BinanceStreams(Adapter):
             self._depth_symbols.update(symbols)
         return requests
 
-    def unsubscribe(self, symbols: Sequence[str], channels: Sequence[str]) -> list[Request]:
-        requests = self._requests("UNSUBSCRIBE", symbols, channels)
+    def unsubscribe(
+        self, symbols: Sequence[str], channels: Sequence[str], keep: Sequence[str] = ()
+    ) -> list[Request]:
+        requests = self._requests("UNSUBSCRIBE", symbols, channels, keep)
         if "book" in channels:
             self._depth_symbols.difference_update(symbols)
         return requests
@@ -200,8 +202,13 @@ class BinanceStreams(Adapter):
         return Shutdown(recv_ns, None if time is None else ns(time))
 
     def _requests(
-        self, method: str, symbols: Sequence[str], channels: Sequence[str]
+        self,
+        method: str,
+        symbols: Sequence[str],
+        channels: Sequence[str],
+        keep: Sequence[str] = (),
     ) -> list[Request]:
+        kept = {kind for channel in keep for kind in self.streams[channel]}
         routes: dict[str, dict[str, None]] = {}  # ordered; ticker and trades share a stream
         for channel in channels:
             if channel not in self.streams:
@@ -212,6 +219,8 @@ class BinanceStreams(Adapter):
             for symbol in symbols:
                 venue = self._venue_symbol(symbol).lower()
                 for kind in self.streams[channel]:
+                    if kind in kept:
+                        continue
                     routes.setdefault(self._route(kind), {})[f"{venue}@{kind}"] = None
         requests = []
         for route, streams in routes.items():

@@ -124,8 +124,10 @@ class Coinbase(Adapter):
         heartbeats = self._request({"type": "subscribe", "channel": "heartbeats"})
         return [heartbeats, *self._requests("subscribe", symbols, channels)]
 
-    def unsubscribe(self, symbols: Sequence[str], channels: Sequence[str]) -> list[Request]:
-        return self._requests("unsubscribe", symbols, channels)
+    def unsubscribe(
+        self, symbols: Sequence[str], channels: Sequence[str], keep: Sequence[str] = ()
+    ) -> list[Request]:
+        return self._requests("unsubscribe", symbols, channels, keep)
 
     def decode(self, frame: bytes, recv_ns: int) -> list[Event]:
         try:
@@ -182,7 +184,11 @@ class Coinbase(Adapter):
         return Quote(recv_ns, sent, pair, number, bid, ask, bid_size, ask_size, t.volume_24_h)
 
     def _requests(
-        self, method: str, symbols: Sequence[str], channels: Sequence[str]
+        self,
+        method: str,
+        symbols: Sequence[str],
+        channels: Sequence[str],
+        keep: Sequence[str] = (),
     ) -> list[Request]:
         for channel in channels:
             if channel not in _CHANNELS:
@@ -190,7 +196,9 @@ class Coinbase(Adapter):
                     f"coinbase: no channel {channel!r}; choose from {', '.join(self.channels)}"
                 )
         products = [product_of(self.symbols, symbol) for symbol in symbols]
-        wanted = dict.fromkeys(name for channel in channels for name in _CHANNELS[channel])
+        kept = {name for channel in keep for name in _CHANNELS[channel]}
+        names_of = (name for channel in channels for name in _CHANNELS[channel])
+        wanted = dict.fromkeys(name for name in names_of if name not in kept)
         return [
             self._request({"type": method, "product_ids": products, "channel": name})
             for name in wanted

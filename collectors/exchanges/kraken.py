@@ -135,8 +135,10 @@ class Kraken(Adapter):
     def subscribe(self, symbols: Sequence[str], channels: Sequence[str]) -> list[Request]:
         return self._requests("subscribe", symbols, channels)
 
-    def unsubscribe(self, symbols: Sequence[str], channels: Sequence[str]) -> list[Request]:
-        return self._requests("unsubscribe", symbols, channels)
+    def unsubscribe(
+        self, symbols: Sequence[str], channels: Sequence[str], keep: Sequence[str] = ()
+    ) -> list[Request]:
+        return self._requests("unsubscribe", symbols, channels, keep)
 
     def decode(self, frame: bytes, recv_ns: int) -> list[Event]:
         try:
@@ -200,7 +202,11 @@ class Kraken(Adapter):
         return Ack(recv_ns, head.req_id, result)
 
     def _requests(
-        self, method: str, symbols: Sequence[str], channels: Sequence[str]
+        self,
+        method: str,
+        symbols: Sequence[str],
+        channels: Sequence[str],
+        keep: Sequence[str] = (),
     ) -> list[Request]:
         for channel in channels:
             if channel not in _CHANNELS:
@@ -208,7 +214,9 @@ class Kraken(Adapter):
                     f"kraken: no channel {channel!r}; choose from {', '.join(self.channels)}"
                 )
         names = [self._venue_symbol(symbol) for symbol in symbols]
-        wanted = dict.fromkeys(name for channel in channels for name in _CHANNELS[channel])
+        kept = {name for channel in keep for name in _CHANNELS[channel]}
+        names_of = (name for channel in channels for name in _CHANNELS[channel])
+        wanted = dict.fromkeys(name for name in names_of if name not in kept)
         requests = []
         for name in wanted:  # one message per channel: the exchange limits messages, not symbols
             params: dict[str, Any] = {"channel": name, "symbol": names}

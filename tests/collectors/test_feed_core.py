@@ -151,6 +151,21 @@ def test_what_is_no_longer_subscribed_is_no_gap_when_the_connection_is_lost() ->
     assert [g["symbol"] for g in world.gaps()] == ["BTC/USDT"]
 
 
+def test_a_stream_that_another_channel_needs_stays() -> None:
+    world = World("binance", ["BTC/USDT"], ["ticker", "trades"])
+    world.wait(1.0)
+    assert sent(world.do(world.core.unsubscribe(["BTC/USDT"], ["trades"], world.now))) == []
+
+
+def test_a_connection_that_nobody_needs_is_closed_and_stays_closed() -> None:
+    world = World("binance", ["BTC/USDT"], ["trades"])
+    world.wait(1.0)
+    done = world.do(world.core.unsubscribe(["BTC/USDT"], ["trades"], world.now))
+    assert [c.reason for c in of(Close, done)] == ["not needed"]
+    world.lose()
+    assert not of(Open, world.wait(120.0))
+
+
 # ------------------------------------------------------------------------------- silence
 
 
@@ -165,6 +180,19 @@ def test_a_subscription_without_data_is_asked_for_again_and_then_costs_the_conne
         closes += of(Close, done)
     assert len(asked) == 2
     assert [c.reason for c in closes] == ["no book of BTC/USD"]
+
+
+def test_a_symbol_without_data_does_not_cost_the_others_their_connection() -> None:
+    world = World("kraken", ["BTC/USD", "NOPE/USD"], ["ticker"])
+    data = {"symbol": "BTC/USD", "bid": 1.0, "bid_qty": 1.0, "ask": 2.0, "ask_qty": 1.0}
+    done = []
+    for _ in range(100):
+        world.receive({"channel": "ticker", "type": "update", "data": [data]})
+        done += world.wait(1.0)
+    assert not of(Close, done)
+    params = [m["params"] for m in sent(done) if m["method"] == "subscribe"]
+    asked = [p["symbol"] for p in params if p["channel"] == "ticker"]
+    assert asked == [["NOPE/USD"], ["NOPE/USD"]]
 
 
 def test_a_silent_connection_is_closed() -> None:
@@ -252,6 +280,59 @@ def test_a_connection_is_replaced_before_it_expires_and_nothing_is_missed_or_dou
     assert "gaps" not in batches
 
 
+def test_a_connection_that_dies_before_its_successor_carries_data_is_a_loss() -> None:
+    world = World("binance", ["BTC/USDT"], ["ticker"])
+    world.receive(quote("BTCUSDT", 1))
+    world.wait(1.0)
+    world.receive({"stream": "!serverShutdown", "data": {"e": "serverShutdown", "E": 1}})
+    world.lose(1)
+    assert [g["reason"] for g in world.gaps()] == ["disconnect"]
+    assert (world.core.counters.lost, world.core.counters.replaced) == (1, 0)
+
+
+def test_a_successor_that_cannot_be_opened_is_tried_again_with_back_off() -> None:
+    world = World("binance", ["BTC/USDT"], ["ticker"])
+    world.wait(1.0)
+    world.opening = False
+    world.receive({"stream": "!serverShutdown", "data": {"e": "serverShutdown", "E": 1}})
+    attempts = 0
+    for _ in range(50):
+        world.receive(quote("BTCUSDT", attempts + 1))
+        attempts += len(of(Open, world.wait(1.0)))
+        for line in [n for n in world.core.lines if n != 1]:
+            world.lose(line)
+    assert 2 <= attempts <= 15
+    assert world.core.counters.lost == 0
+
+
+def test_numbers_that_begin_anew_with_a_connection_are_no_repetition() -> None:
+    world = World("coinbase", ["BTC/USD"], ["ticker"])
+
+    def ticker(number: int) -> dict[str, Any]:
+        row = {
+            "product_id": "BTC-USD",
+            "best_bid": str(number + 1),
+            "best_bid_quantity": "1",
+            "best_ask": str(number + 2),
+            "best_ask_quantity": "1",
+        }
+        return {
+            "channel": "ticker",
+            "timestamp": "2026-09-30T02:39:53Z",
+            "sequence_num": number,
+            "events": [{"type": "update", "tickers": [row]}],
+        }
+
+    for number in range(10):
+        world.receive(ticker(number))
+    world.lose()
+    world.wait(5.0)
+    for number in range(10):
+        world.receive(ticker(number), line=2)
+    assert len(dict(world.core.session.take())["ticker"]) == 20
+    assert world.core.counters.duplicates == 0
+
+
 def test_a_shutdown_that_is_announced_brings_the_successor_at_once() -> None:
     world = World("binance", ["BTC/USDT"], ["ticker"])
     world.wait(1.0)
@@ -325,6 +406,37 @@ def test_open_interest_is_asked_for_again_and_again() -> None:
     assert rows[-1] == 12.5
 
 
+def test_funding_that_comes_by_two_connections_is_kept_once() -> None:
+    world = World("binance-futures", ["BTC/USDT:USDT"], ["funding"])
+    mark = {"e": "markPriceUpdate", "E": 5, "s": "BTCUSDT", "p": "1", "i": "1", "r": "0", "T": 0}
+    for _ in range(2):
+        world.receive({"stream": "btcusdt@markPrice@1s", "data": mark})
+    assert len(dict(world.core.session.take())["funding"]) == 1
+
+
+def test_books_spoiled_together_are_asked_for_together() -> None:
+    symbols = ["BTC/USD", "ETH/USD", "SOL/USD"]
+    world = World("coinbase", symbols, ["book"])
+    updates = [
+        {"side": "bid", "price_level": "1", "new_quantity": "1"},
+        {"side": "offer", "price_level": "2", "new_quantity": "1"},
+    ]
+
+    def frame(number: int, symbol: str, kind: str) -> dict[str, Any]:
+        event = {"type": kind, "product_id": symbol.replace("/", "-"), "updates": updates}
+        time = "2026-09-30T02:39:53Z"
+        return {"channel": "l2_data", "timestamp": time, "sequence_num": number, "events": [event]}
+
+    for number, symbol in enumerate(symbols):
+        world.receive(frame(number, symbol, "snapshot"))
+    done = world.receive(frame(4, "BTC/USD", "update")) + world.wait(3.0)
+    books = [m for m in sent(done) if m["channel"] == "level2"]
+    assert [(m["type"], len(m["product_ids"])) for m in books] == [
+        ("unsubscribe", 3),
+        ("subscribe", 3),
+    ]
+
+
 # ------------------------------------------------------------------------------- the raw log
 
 
@@ -349,3 +461,12 @@ def test_the_raw_log_gives_the_rows_of_the_run_with_its_losses() -> None:
     assert live.keys() == replayed.keys() == {"ticker", "book", "gaps"}
     for channel, batch in live.items():
         assert pa.RecordBatch.equals(batch, replayed[channel])
+
+
+def test_a_pair_that_only_the_subscription_makes_known_is_known_in_the_replay() -> None:
+    world = World("binance", ["FOO/QUX"], ["ticker"])
+    world.receive(quote("FOOQUX", 1))
+    again = Session(make_adapter("binance"), ["ticker"])
+    for recv_ns, frame in world.raw:
+        again.frame(recv_ns, frame)
+    assert dict(again.take())["ticker"]["seq"].to_pylist() == [1]
