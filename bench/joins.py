@@ -18,6 +18,7 @@ import polars as pl
 import pyarrow as pa
 
 import gpukern as gk
+from gpukern.join_stream_window import window_join_streaming
 
 from .agreement import require_agreement
 from .data import MEAN_GAP_NS, ticker
@@ -33,11 +34,12 @@ from .harness import (
 
 SYMBOLS = (14, 2_000)
 PAYLOAD = ["bid", "ask", "bid_size", "ask_size"]
-WINDOW_ROWS = 10
+WINDOW_ROWS = (10, 1_000)
 """Right rows that a window holds on average."""
-RANGE_SHARE = 20
-"""The range joins run on 1/20 of the rows: DuckDB needs minutes for all of them."""
-BATCH = 1_000
+MOST_RANGE_ROWS = 250_000
+"""Rows up to which DuckDB takes part in window joins: it needs minutes for millions."""
+STREAMS = ((1_000, 250_000), (1, 2_000))
+"""Rows of a batch, and of all batches together."""
 
 
 def tables(symbols: int, rows: int) -> tuple[pa.Table, pa.Table]:
@@ -111,43 +113,82 @@ def measure_asof(symbols: int, rows: int, repeats: int) -> dict[str, Any]:
     return {"join": "asof", "symbols": symbols, "rows": rows, **timed(runs, rows, repeats)}
 
 
-def measure_window(symbols: int, rows: int, repeats: int) -> dict[str, Any]:
-    trades, quotes = tables(symbols, rows)
-    before = WINDOW_ROWS * symbols * MEAN_GAP_NS
+def window_runs(
+    trades: pa.Table, quotes: pa.Table, before: int, *, with_duckdb: bool
+) -> dict[str, Callable[[], pa.Table]]:
+    """Count, lowest bid and highest ask of the quotes in the time before each trade.
+
+    polars has no such join; what comes closest are its rolling windows over the union of both
+    sides. DuckDB joins by a range of times.
+    """
     aggs = {"n": ("count", "*"), "low": ("min", "bid"), "high": ("max", "ask")}
-    runs = {
+
+    def with_polars() -> pa.Table:
+        left, right = pl.from_arrow(trades), pl.from_arrow(quotes)
+        assert isinstance(left, pl.DataFrame)
+        assert isinstance(right, pl.DataFrame)
+        both = pl.concat(
+            [right.with_columns(quote=pl.lit(1)), left.with_columns(quote=pl.lit(0))],
+            how="diagonal",
+        ).sort("ts")
+        window: Any = {"window_size": f"{before}ns", "closed": "both"}
+        rolled = both.with_columns(
+            n=pl.col("quote").rolling_sum_by("ts", **window).over("symbol"),
+            low=pl.col("bid").rolling_min_by("ts", **window).over("symbol"),
+            high=pl.col("ask").rolling_max_by("ts", **window).over("symbol"),
+        )
+        return rolled.filter(quote=0).select(*trades.column_names, "n", "low", "high").to_arrow()
+
+    runs: dict[str, Callable[[], pa.Table]] = {
         "gpukern": lambda: gk.window_join(
             trades, quotes, on="ts", by="symbol", before=before, aggs=aggs
         ),
-        "DuckDB": lambda: query(
+        "polars": with_polars,
+    }
+    if with_duckdb:
+        runs["DuckDB"] = lambda: query(
             trades,
             quotes.set_column(0, "ts", quotes["ts"].cast(pa.int64())),
             "SELECT l.ts, count(r.ts) n, min(r.bid) low, max(r.ask) high FROM (SELECT *, "
             "epoch_ns(ts) t FROM trades) l LEFT JOIN quotes r ON l.symbol = r.symbol "
             f"AND r.ts BETWEEN l.t - {before} AND l.t GROUP BY l.ts, l.symbol",
-        ),
-    }
-    check(runs, ["n", "low", "high"])
-    return {"join": "window", "symbols": symbols, "rows": rows, **timed(runs, rows, repeats)}
+        )
+    return runs
 
 
-def measure_stream(symbols: int, rows: int) -> dict[str, Any]:
-    """Batches of 1,000 rows of each side in turn: rows per second, milliseconds per pair."""
+def measure_window(symbols: int, rows: int, window_rows: int, repeats: int) -> dict[str, Any]:
     trades, quotes = tables(symbols, rows)
-    join = gk.asof_join_streaming(trades.schema, quotes.schema, on="ts", by="symbol")
+    before = window_rows * symbols * MEAN_GAP_NS
+    small = rows <= MOST_RANGE_ROWS
+    runs = window_runs(trades, quotes, before, with_duckdb=small and window_rows == WINDOW_ROWS[0])
+    check(runs, ["n", "low", "high"])
+    name = f"window of {window_rows:,}"
+    return {"join": name, "symbols": symbols, "rows": rows, **timed(runs, rows, repeats)}
+
+
+def measure_stream(name: str, symbols: int, batch: int, rows: int) -> dict[str, Any]:
+    """Batches of each side in turn: rows per second, milliseconds per pair."""
+    trades, quotes = tables(symbols, rows)
+    schemas = (trades.schema, quotes.schema)
+    join: Any = gk.asof_join_streaming(*schemas, on="ts", by="symbol")
+    if name == "window":
+        before = WINDOW_ROWS[0] * symbols * MEAN_GAP_NS
+        aggs = {"n": ("count", "*"), "low": ("min", "bid"), "high": ("max", "ask")}
+        join = window_join_streaming(*schemas, on="ts", by="symbol", before=before, aggs=aggs)
     spent = []
-    for at in range(0, rows, BATCH):
-        left, right = trades.slice(at, BATCH), quotes.slice(at, BATCH)
+    for at in range(0, rows, batch):
+        left, right = trades.slice(at, batch), quotes.slice(at, batch)
         begin = time.perf_counter()
         join.push_right(right)
         join.push_left(left)
         spent.append(time.perf_counter() - begin)
-    spent.sort()
+    spent = sorted(spent[len(spent) // 10 :])  # the first tenth loads the compiled loops
     return {
+        "join": name,
         "symbols": symbols,
         "rows": rows,
-        "batch": BATCH,
-        "rows_per_s": significant(2 * rows / sum(spent)),
+        "batch": batch,
+        "rows_per_s": significant(2 * batch * len(spent) / sum(spent)),
         "median_ms": significant(1e3 * median(spent)),
         "p99_ms": significant(1e3 * spent[len(spent) * 99 // 100]),
     }
@@ -163,7 +204,10 @@ def main(arguments: list[str]) -> None:
     rows = options.rows
     cases = [measure_asof(symbols, rows, options.repeats) for symbols in SYMBOLS]
     for symbols in SYMBOLS:
-        cases.append(measure_window(symbols, rows // RANGE_SHARE, options.repeats))
+        few = min(rows, MOST_RANGE_ROWS)
+        cases.append(measure_window(symbols, few, WINDOW_ROWS[0], options.repeats))
+        for window_rows in WINDOW_ROWS:
+            cases.append(measure_window(symbols, rows, window_rows, options.repeats))
     print_table(
         f"joins: million left rows per second, medians of {options.repeats} interleaved runs",
         ["join", "symbols", "rows", "gpukern", "polars", "DuckDB", "pandas", "×"],
@@ -181,14 +225,21 @@ def main(arguments: list[str]) -> None:
             for case in cases
         ],
     )
-    streams = [measure_stream(symbols, rows // RANGE_SHARE) for symbols in SYMBOLS]
+    streams = [
+        measure_stream(name, symbols, batch, min(rows, most))
+        for name in ("as-of", "window")
+        for symbols in SYMBOLS
+        for batch, most in STREAMS
+    ]
     print_table(
-        f"streaming as-of join, batches of {BATCH:,} rows of each side",
-        ["symbols", "rows/s", "ms per batch pair", "99 %"],
+        "streaming joins: a batch of right rows, then one of left rows",
+        ["join", "symbols", "rows of a batch", "rows/s", "ms per batch pair", "99 %"],
         [
             (
+                case["join"],
                 f"{case['symbols']:,}",
-                f"{case['rows_per_s'] / 1e6:.2f} M",
+                f"{case['batch']:,}",
+                f"{case['rows_per_s']:,.0f}",
                 case["median_ms"],
                 case["p99_ms"],
             )

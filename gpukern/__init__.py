@@ -20,12 +20,16 @@ from gpukern.plan import Plan, warmup, with_features
 _JOINS = {
     "AsofTable": "gpukern.asof",
     "align": "gpukern.join_align",
+    "align_streaming": "gpukern.join_stream_align",
     "asof_join": "gpukern.asof",
     "asof_join_streaming": "gpukern.join_stream",
     "asof_join_table": "gpukern.asof",
     "nbbo": "gpukern.join_nbbo",
+    "nbbo_streaming": "gpukern.join_stream_nbbo",
     "trade_quote_match": "gpukern.join_quotes",
+    "trade_quote_match_streaming": "gpukern.join_stream_quotes",
     "window_join": "gpukern.window",
+    "window_join_streaming": "gpukern.join_stream_window",
 }
 
 __version__ = version("gpukern")

@@ -5,15 +5,16 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pyarrow as pa
 
+from gpukern import backend
 from gpukern import join_plan as plans
 from gpukern import join_table as tables
 from gpukern.errors import PlanError
-from gpukern.join_plan import AsofPlan, Index
+from gpukern.join_plan import AsofOptions, AsofPlan, Index
 
 Duration = str | int | dt.timedelta
 
@@ -33,6 +34,7 @@ def asof_join(
     columns: Sequence[str] | None = None,
     age_column: str | None = None,
     sort: bool = False,
+    device: str = "cpu",
 ) -> Any:
     """Append to every left row the right row of the same key at the last time ≤ its own.
 
@@ -48,7 +50,8 @@ def asof_join(
     Within a key both sides must be in time order; otherwise UnsortedError, or with ``sort=True``
     a stable sort (the output order stays). PlanError for wrong columns and options, and where
     types do not fit (naive timestamps, integers against timestamps) one that is a TypeError too.
-    Forward and nearest look ahead: labels and cost analysis only. Semantics: kdb+ ``aj``.
+    Forward and nearest look ahead: labels and cost analysis only. With ``device='cuda'`` a GPU
+    finds the rows, and the columns are gathered where they are. Semantics: kdb+ ``aj``.
     """
     plan = AsofPlan.of(
         "asof_join",
@@ -63,26 +66,44 @@ def asof_join(
         columns=columns,
         age_column=age_column,
     )
-    return joined(plan, left, right, sort=sort)
-
-
-def joined(plan: AsofPlan, left: Any, right: Any, *, sort: bool, shift: int = 0) -> Any:
-    """The join that a checked plan describes, left times taken ``shift`` ns earlier."""
     assert plan.left_on is not None
     assert plan.right_on is not None
     a, b = tables.to_arrow(left), tables.to_arrow(right)
     plan.check(a.schema, b.schema)
     near = plans.read_side(plan.what, "left", a, plan.left_on, plan.by)
     far = plans.read_side(plan.what, "right", b, plan.right_on, plan.by)
-    rows = plans.walked(near, far, plan) if shift == 0 else None
-    if rows is None:
-        index, bad = Index.of(far)
-        if not sort:
-            plans.check_order(plan.what, "left", plan.left_on, near)
-            if bad >= 0:
-                raise plans.unsorted(plan.what, "right", plan.right_on, far, bad)
-        rows = index.match(near, plan, shift=shift)
+    rows = _matched(plan, near, far, sort=sort, device=backend.choose(device))
     return tables.attach(left, *plans.result_columns(plan, near, far, rows))
+
+
+def _matched(
+    plan: AsofPlan, near: plans.Side, far: plans.Side, *, sort: bool, device: str
+) -> np.ndarray:
+    """The right row of every left row, or −1."""
+    if device == "cpu":
+        rows = plans.walked(near, far, plan)
+        if rows is not None:
+            return rows
+    if not sort:
+        assert plan.left_on is not None
+        plans.check_order(plan.what, "left", plan.left_on, near)
+    if device != "cpu":
+        from gpukern import join_device
+
+        rows = join_device.match(device, near, far, plan)
+        if rows is None and sort:
+            order = np.argsort(far.times, kind="stable")
+            ordered = plans.Side(far.table, far.keys, far.codes[order], far.times[order])
+            rows = join_device.match(device, near, ordered, plan)
+            assert rows is not None
+            rows = np.append(order, -1)[rows]  # −1 reads the end
+        if rows is not None:
+            return rows
+    index, bad = Index.of(far)
+    if bad >= 0 and not sort:
+        assert plan.right_on is not None
+        raise plans.unsorted(plan.what, "right", plan.right_on, far, bad)
+    return index.match(near, plan)
 
 
 class AsofTable:
@@ -94,42 +115,21 @@ class AsofTable:
 
     ``versions=[(effective_from, table), …]`` instead of ``right``: a left row at time t
     (``left_on``) uses the last version with effective_from ≤ t and gets nulls before the first, so
-    that the result does not depend on when a table was replaced.
+    that the result does not depend on when a table was replaced. ``options`` are those of
+    ``asof_join`` but ``sort``.
     """
 
     def __init__(
         self,
         right: Any = None,
         *,
-        on: str | None = None,
-        left_on: str | None = None,
-        right_on: str | None = None,
-        by: str | Sequence[str] = (),
-        direction: str = "backward",
-        tolerance: Duration | None = None,
-        allow_exact_matches: bool = True,
-        suffix: str = "_right",
-        columns: Sequence[str] | None = None,
-        age_column: str | None = None,
         versions: Sequence[tuple[int | dt.datetime, Any]] | None = None,
+        **options: Unpack[AsofOptions],
     ) -> None:
         what = "asof_join_table"
         if (right is None) == (versions is None):
             raise PlanError(f"{what}: give either a right table or versions")
-        self.plan = AsofPlan.of(
-            what,
-            on=on,
-            left_on=left_on,
-            right_on=right_on,
-            by=by,
-            direction=direction,
-            tolerance=tolerance,
-            allow_exact_matches=allow_exact_matches,
-            suffix=suffix,
-            columns=columns,
-            age_column=age_column,
-            timeless=True,
-        )
+        self.plan = AsofPlan.of(what, timeless=True, **options)
         self._check_times(versioned=versions is not None)
         self.effective: np.ndarray | None = None
         parts = [tables.to_arrow(right)] if versions is None else self._read_versions(versions)
@@ -203,7 +203,7 @@ def asof_join_table(
     right: Any = None,
     *,
     versions: Sequence[tuple[int | dt.datetime, Any]] | None = None,
-    **options: Any,
+    **options: Unpack[AsofOptions],
 ) -> Any:
     """``AsofTable(right, versions=versions, **options).join(left)``, for one left table."""
     return AsofTable(right, versions=versions, **options).join(left)

@@ -38,8 +38,9 @@ def align(
     ``streams`` maps a name (an exchange, say) to its table. Clocks: ``'instants'``, each distinct
     time at which any stream has a row of the key, after all rows of that time; ``'events'``, one
     output row per input row in (time, stream, row) order, with a ``source`` column; a duration, the
-    grid origin + k·step from each key's first row (or ``start``) to the latest row of all (or
-    ``end``). ``start`` and ``end`` are inclusive and limit the other clocks too.
+    grid origin + k·step from each key's first row to the latest row of all (or to ``end``).
+    ``start`` and ``end`` are inclusive limits of every clock. No key has points before its first
+    row: which rows there are depends on earlier rows only.
 
     Columns: ``by``, ``on`` (timestamps in ns), then per stream its value columns, its time and
     ``age_ns``, all prefixed ``{name}_``. Not seen yet: nulls. Older than ``max_age``: values
@@ -47,65 +48,111 @@ def align(
     time, then key. Every stream must be in time order within a key (UnsortedError). Rows with a
     missing key or time take no part. The result is the kind of table that the first stream is.
     """
+    plan = AlignPlan.of(
+        WHAT, on=on, by=by, clock=clock, origin=origin, start=start, end=end, max_age=max_age,
+        stale=stale,
+    )  # fmt: skip
     if not streams:
         raise PlanError(f"{WHAT}: streams is empty; give at least one name and table")
-    if stale not in ("null", "flag"):
-        raise PlanError(f"{WHAT}: stale must be null or flag, got {stale!r}")
-    step = None
-    if clock not in ("instants", "events"):
-        step = tables.duration_ns(f"{WHAT}: clock", clock)
-        if step == 0:
-            raise PlanError(f"{WHAT}: clock must be instants, events or a step above 0")
-    limit = -1 if max_age is None else tables.duration_ns(f"{WHAT}: max_age", max_age)
-    bounds = [
-        None if at is None else plans.moment_ns(f"{WHAT}: {name}", at)
-        for name, at in (("start", start), ("end", end))
-    ]
-    first_point = plans.moment_ns(f"{WHAT}: origin", origin)
-    names = tables.as_names(by)
-    sides, keys = _read(streams, on, names)
+    found = plan.table({name: tables.to_arrow(table) for name, table in streams.items()})
+    return tables.from_arrow(kind_of(next(iter(streams.values()))), found)
 
-    numbers = None
-    if step is not None:
-        points = _grid(list(sides.values()), step, first_point, *bounds)
-    else:
-        points = _instants(list(sides.values()), *bounds, every=clock == "events")
-        if clock == "events":
-            # An event is known by its place in the order of all events, not by its time.
-            numbers = points.numbers
-    found = [_by_columns(sides, names, keys, points.codes), _time_column(sides, on, points.times)]
-    columns = dict(pair for part in found for pair in part)
-    if clock == "events":
-        columns["source"] = pa.DictionaryArray.from_arrays(
-            pa.array(points.sources.astype(np.int32)), pa.array(list(sides), pa.string())
+
+@dataclass(frozen=True)
+class AlignPlan:
+    """The options of an alignment, checked; ``step`` is 0 for the clocks without a grid."""
+
+    what: str
+    on: str
+    by: tuple[str, ...]
+    events: bool
+    step: int
+    origin: int
+    start: int | None
+    end: int | None
+    limit: int
+    stale: str
+
+    @classmethod
+    def of(
+        cls,
+        what: str,
+        *,
+        on: str = "recv_ts",
+        by: str | Sequence[str] = ("symbol",),
+        clock: str | int | dt.timedelta = "instants",
+        origin: int | dt.datetime = 0,
+        start: int | dt.datetime | None = None,
+        end: int | dt.datetime | None = None,
+        max_age: str | int | dt.timedelta | None = None,
+        stale: str = "null",
+    ) -> AlignPlan:
+        """Check the options."""
+        if stale not in ("null", "flag"):
+            raise PlanError(f"{what}: stale must be null or flag, got {stale!r}")
+        step = 0
+        if clock not in ("instants", "events"):
+            step = tables.duration_ns(f"{what}: clock", clock)
+            if step == 0:
+                raise PlanError(f"{what}: clock must be instants, events or a step above 0")
+        limit = -1 if max_age is None else tables.duration_ns(f"{what}: max_age", max_age)
+        first, last = (
+            None if at is None else plans.moment_ns(f"{what}: {name}", at)
+            for name, at in (("start", start), ("end", end))
         )
-    for n, (name, side) in enumerate(sides.items()):
-        own = side.times if numbers is None else numbers[n]
-        at = points.times if numbers is None else np.arange(len(points.times))
-        rows = _state(side, own, len(keys), points.codes, at)
-        for column, array in _stream_columns(side, on, names, rows, points.times, limit, stale):
-            new = f"{name}_{column}"
-            if new in columns:
-                raise PlanError(f"{WHAT}: two columns would be {new!r}; rename a stream or column")
-            columns[new] = array
-    return tables.from_arrow(kind_of(next(iter(streams.values()))), pa.table(columns))
+        zero = plans.moment_ns(f"{what}: origin", origin)
+        names = tables.as_names(by)
+        return cls(what, on, names, clock == "events", step, zero, first, last, limit, stale)
+
+    def table(self, streams: Mapping[str, pa.Table]) -> pa.Table:
+        """The state of all streams at the points of the clock from ``start`` to ``end``."""
+        sides, keys = _read(self, streams)
+        numbers = None
+        if self.step:
+            points = _grid(list(sides.values()), self)
+        else:
+            points = _instants(list(sides.values()), self)
+            if self.events:
+                # An event is known by its place in the order of all events, not by its time.
+                numbers = points.numbers
+        found = [
+            _by_columns(sides, self.by, keys, points.codes),
+            _time_column(sides, self.on, points.times),
+        ]
+        columns = dict(pair for part in found for pair in part)
+        if self.events:
+            columns["source"] = pa.DictionaryArray.from_arrays(
+                pa.array(points.sources.astype(np.int32)), pa.array(list(sides), pa.string())
+            )
+        for n, (name, side) in enumerate(sides.items()):
+            own = side.times if numbers is None else numbers[n]
+            at = points.times if numbers is None else np.arange(len(points.times))
+            rows = _state(side, own, len(keys), points.codes, at)
+            for column, array in _stream_columns(self, side, rows, points.times):
+                new = f"{name}_{column}"
+                if new in columns:
+                    raise PlanError(
+                        f"{self.what}: two columns would be {new!r}; rename a stream or column"
+                    )
+                columns[new] = array
+        return pa.table(columns)
 
 
 def _read(
-    streams: Mapping[str, Any], on: str, by: tuple[str, ...]
+    plan: AlignPlan, streams: Mapping[str, pa.Table]
 ) -> tuple[dict[str, Side], list[tuple[Hashable, ...]]]:
     """All streams with codes that mean the same key everywhere, in ascending order of keys."""
-    arrow = {name: tables.to_arrow(table) for name, table in streams.items()}
-    first = next(iter(arrow))
-    for name, table in arrow.items():
-        tables.require(WHAT, name, [on, *by], table.column_names)
-        check_key_types(WHAT, by, arrow[first].schema, table.schema, (first, name))
-    tables.same_time_kind(WHAT, [(n, on, t.schema.field(on).type) for n, t in arrow.items()])
-    sides = {name: plans.read_side(WHAT, name, table, on, by) for name, table in arrow.items()}
+    what, on, by = plan.what, plan.on, plan.by
+    first = next(iter(streams))
+    for name, table in streams.items():
+        tables.require(what, name, [on, *by], table.column_names)
+        check_key_types(what, by, streams[first].schema, table.schema, (first, name))
+    tables.same_time_kind(what, [(n, on, t.schema.field(on).type) for n, t in streams.items()])
+    sides = {name: plans.read_side(what, name, table, on, by) for name, table in streams.items()}
     known: dict[tuple[Hashable, ...], int] = {}
     own_keys = []
     for name, side in sides.items():
-        plans.check_order(WHAT, name, on, side, "sort it")
+        plans.check_order(what, name, on, side, "sort it")
         used = np.unique(side.codes[side.codes >= 0])
         own_keys.append((used, side.keys.keys(used)))
         known.update(dict.fromkeys(own_keys[-1][1], 0))
@@ -128,7 +175,8 @@ class Points:
     numbers: list[np.ndarray]
 
 
-def _instants(sides: list[Side], start: int | None, end: int | None, *, every: bool) -> Points:
+def _instants(sides: list[Side], plan: AlignPlan) -> Points:
+    start, end, every = plan.start, plan.end, plan.events
     codes = np.concatenate([s.codes for s in sides])
     times = np.concatenate([s.times for s in sides])
     sources = np.repeat(np.arange(len(sides)), [len(s.codes) for s in sides])
@@ -154,17 +202,19 @@ def _instants(sides: list[Side], start: int | None, end: int | None, *, every: b
     return Points(c[new], t[new], sources[:0], [])
 
 
-def _grid(sides: list[Side], step: int, origin: int, start: int | None, end: int | None) -> Points:
+def _grid(sides: list[Side], plan: AlignPlan) -> Points:
     codes = np.concatenate([s.codes for s in sides])
     times = np.concatenate([s.times for s in sides])
     codes, times = codes[codes >= 0], times[codes >= 0]
     found_codes, found_times = [codes[:0]], [times[:0]]
     if len(times):
+        step, origin, end = plan.step, plan.origin, plan.end
         last = (min(int(times.max()) if end is None else end, core.MAX_INT) - origin) // step
         first_times = np.full(int(codes.max()) + 1, core.MAX_INT)
         np.minimum.at(first_times, codes, times)
         for code in np.unique(codes).tolist():
-            begin = int(first_times[code]) if start is None else start
+            begin = int(first_times[code])
+            begin = begin if plan.start is None else max(begin, plan.start)
             first = -((origin - begin) // step)
             count = max(0, last - first + 1)
             found_times.append(origin + first * step + step * np.arange(count))
@@ -226,25 +276,20 @@ def _time_column(sides: dict[str, Side], on: str, times: np.ndarray) -> list[tup
 
 
 def _stream_columns(
-    side: Side,
-    on: str,
-    by: tuple[str, ...],
-    rows: np.ndarray,
-    times: np.ndarray,
-    limit: int,
-    stale: str,
+    plan: AlignPlan, side: Side, rows: np.ndarray, times: np.ndarray
 ) -> list[tuple[str, pa.Array]]:
+    on = plan.on
     seen = tables.Gather(rows)
     values = seen
-    if limit >= 0 and stale == "null":
+    if plan.limit >= 0 and plan.stale == "null":
         fresh = rows.copy()
-        core.drop_older(times, side.times, fresh, limit)
+        core.drop_older(times, side.times, fresh, plan.limit)
         values = tables.Gather(fresh)
     age = np.empty(len(rows), np.int64)
     core.ages(times, side.times, rows, age)
     found = [
         (name, values.take(side.table.column(name)))
         for name in side.table.column_names
-        if name != on and name not in by
+        if name != on and name not in plan.by
     ]
     return [*found, (on, seen.take(side.table.column(on))), ("age_ns", seen.integers(age))]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from gpukern.join_table import TypeMismatch, frozen, one_array
+
+MOST_KNOWN = 64  # dictionaries
+_known: dict[tuple[Any, ...], tuple[pa.Array, pa.Array, np.ndarray | None]] = {}
 
 DENSE = 1 << 16  # combinations of values up to which codes need not be packed
 
@@ -70,7 +74,7 @@ class Keys:
 
 def value_type(kind: pa.DataType) -> pa.DataType:
     """What a key column holds, however it is encoded: all strings are the same type."""
-    if pa.types.is_dictionary(kind):
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
         kind = kind.value_type
     if pa.types.is_string(kind) or pa.types.is_string_view(kind):
         return pa.large_string()
@@ -84,7 +88,7 @@ def check_key_types(
     for name in by:
         a, b = left.field(name).type, right.field(name).type
         for side, kind in zip(sides, (a, b), strict=True):
-            if pa.types.is_floating(kind) or pa.types.is_nested(kind):
+            if pa.types.is_floating(value_type(kind)) or pa.types.is_nested(value_type(kind)):
                 raise TypeMismatch(
                     f"{what}: key column {name!r} on the {side} side must be a string or an "
                     f"integer, it is {kind}"
@@ -135,19 +139,41 @@ def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
     """Codes of one column and its distinct values, strings as large_string."""
     wanted = value_type(column.type)
     array = one_array(column)
+    if pa.types.is_run_end_encoded(array.type):
+        array = pc.run_end_decode(array)
     if not isinstance(array, pa.DictionaryArray):
         array = array.dictionary_encode()
-    values = array.dictionary
-    if values.type != wanted:
-        values = values.cast(wanted)
     indices = array.indices
     if indices.type != pa.int32():
         indices = indices.cast(pa.int32())
     if indices.null_count:
         indices = pc.fill_null(indices, -1)
     codes = indices.to_numpy(zero_copy_only=False)
+    values, places = _distinct(array.dictionary, wanted)
+    return codes if places is None else places[codes], values
+
+
+def _distinct(words: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
+    """The distinct words of a dictionary; where some are repeated or null also the place of each
+    word among them (−1 for null, which code −1 reads too)."""
+    if wanted != pa.large_string():
+        return _looked_through(words, wanted)
+    # A stream's batches share their dictionary. The cache holds it, so that its address stays its
+    # own; text, other than numbers, never lies in memory that somebody else may write to.
+    address = [0 if part is None else part.address for part in words.buffers()]
+    key = (words.type, words.offset, len(words), *address)
+    found = _known.get(key)
+    if found is None:
+        if len(_known) >= MOST_KNOWN:
+            _known.clear()
+        found = _known[key] = (words, *_looked_through(words, wanted))
+    return found[1:]
+
+
+def _looked_through(words: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
+    values = words if words.type == wanted else words.cast(wanted)
     distinct = values.dictionary_encode()
-    if len(distinct.dictionary) < len(values):  # repeated or null entries in the dictionary
-        lookup = np.append(pc.fill_null(distinct.indices, -1).to_numpy(), np.int32(-1))
-        codes, values = lookup[codes], distinct.dictionary
-    return codes, values
+    if len(distinct.dictionary) == len(values):
+        return values, None
+    places = np.append(pc.fill_null(distinct.indices, -1).to_numpy(), np.int32(-1))
+    return distinct.dictionary, places

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from gpukern import join_table as tables
 from gpukern.errors import PlanError
 from gpukern.frame import floats, kind_of
 from gpukern.join_keys import encode
+from gpukern.join_match import MIN_INT
 from gpukern.join_plan import Index
 from gpukern.join_quotes import category
 
@@ -58,69 +60,128 @@ def nbbo(
     Rows are ordered by time, then symbol. Quotes must be in time order within a symbol
     (UnsortedError). Rows without time, symbol or exchange take no part.
     """
-    limit = -1 if max_age is None else tables.duration_ns(f"{WHAT}: max_age", max_age)
-    table = tables.to_arrow(quotes)
-    tables.require(WHAT, "quotes", [on, by, exchange, "bid", "ask"], table.column_names)
-    tables.time_kind(WHAT, "quotes", on, table.schema.field(on).type)
-    side = plans.read_side(WHAT, "quotes", table, on, [by])
-    plans.check_order(WHAT, "quotes", on, side, "sort it")
-    order, venue = _venues(table, exchange, exchanges)
-    side.codes = tables.frozen(np.where(venue < 0, np.int32(-1), side.codes))
-    if fee_bps is not None:
-        for name in order:
-            if name not in fee_bps:
-                raise PlanError(
-                    f"{WHAT}: fee_bps has no fee of exchange {name!r}; add it, 0 if free"
-                )
-    fees = np.array([(fee_bps or {}).get(name, 0.0) * 1e-4 for name in order])
-    sized = "bid_size" in table.column_names and "ask_size" in table.column_names
-    columns = [floats(table.column(name), name) for name in ("bid", "ask")]
-    for name in ("bid_size", "ask_size"):
-        ones = np.ones(table.num_rows)
-        columns.append(floats(table.column(name), name) if sized else ones)
-    flagged = np.zeros(table.num_rows, np.bool_)
-    if "stale" in table.column_names:
-        cells = pc.fill_null(tables.one_array(table.column("stale")).cast(pa.bool_()), False)
-        flagged = cells.to_numpy(zero_copy_only=False)
-
-    index = Index.of(side)[0]
-    ends = int(index.times.max()) if len(index.times) else 0
-    ends = ends if until is None else plans.moment_ns(f"{WHAT}: until", until)
-    # Every quote can end once, so there are at most two output rows per input row.
-    room = len(index.rows) * (2 if limit >= 0 and expiry_rows else 1)
-    prices = np.full((len(PRICES), room), np.nan)
-    codes = np.full((len(CODES), room), -1, np.int64)
-    integers = np.zeros((len(INTEGERS), room), np.int64)
-    head = np.zeros((4, room), np.int64)  # key, time, state, whether an expiry
-    count = core.best_quotes(
-        index.starts,
-        index.times,
-        index.rows,
-        venue,
-        tuple(tables.frozen(column) for column in (*columns, flagged)),
-        fees,
-        limit,
-        limit >= 0 and expiry_rows,
-        ends,
-        prices,
-        codes,
-        integers,
-        head,
-    )
-    ranks = _ranks(side)
-    place = np.lexsort((ranks[head[0, :count]], head[1, :count]))
-    out = _columns(
-        table, on, by, side, order, sized, fee_bps is not None,
-        prices[:, place], codes[:, place], integers[:, place], head[:, place],
+    plan = NbboPlan.of(
+        WHAT, on=on, by=by, exchange=exchange, exchanges=exchanges, max_age=max_age,
+        expiry_rows=expiry_rows, until=until, fee_bps=fee_bps,
     )  # fmt: skip
-    return tables.from_arrow(kind_of(quotes), pa.table(out))
+    return tables.from_arrow(kind_of(quotes), plan.table(tables.to_arrow(quotes)))
 
 
-def _venues(
-    table: pa.Table, exchange: str, exchanges: Sequence[str] | None
-) -> tuple[list[str], np.ndarray]:
+@dataclass(frozen=True)
+class NbboPlan:
+    """The options of nbbo, checked as far as they can be without the quotes."""
+
+    what: str
+    on: str
+    by: str
+    exchange: str
+    exchanges: tuple[str, ...] | None
+    limit: int
+    expiries: bool
+    until: int | None
+    fee_bps: tuple[tuple[str, float], ...] | None
+
+    @classmethod
+    def of(
+        cls,
+        what: str,
+        *,
+        on: str = "recv_ts",
+        by: str = "symbol",
+        exchange: str = "exchange",
+        exchanges: Sequence[str] | None = None,
+        max_age: str | int | dt.timedelta | None = None,
+        expiry_rows: bool = True,
+        until: int | dt.datetime | None = None,
+        fee_bps: Mapping[str, float] | None = None,
+    ) -> NbboPlan:
+        """Check the options."""
+        limit = -1 if max_age is None else tables.duration_ns(f"{what}: max_age", max_age)
+        end = None if until is None else plans.moment_ns(f"{what}: until", until)
+        names = None if exchanges is None else tuple(exchanges)
+        fees = None if fee_bps is None else tuple(fee_bps.items())
+        return cls(what, on, by, exchange, names, limit, limit >= 0 and expiry_rows, end, fees)
+
+    def check(self, quotes: pa.Schema) -> None:
+        """Raise unless the quotes have the columns."""
+        wanted = [self.on, self.by, self.exchange, "bid", "ask"]
+        tables.require(self.what, "quotes", wanted, quotes.names)
+        tables.time_kind(self.what, "quotes", self.on, quotes.field(self.on).type)
+
+    def side(self, quotes: pa.Table) -> tuple[plans.Side, list[str], np.ndarray]:
+        """The quotes by symbol, the exchanges in order and each row's place among them; rows of
+        other exchanges take no part."""
+        side = plans.read_side(self.what, "quotes", quotes, self.on, [self.by])
+        plans.check_order(self.what, "quotes", self.on, side, "sort it")
+        order, venue = _venues(self, quotes)
+        side.codes = tables.frozen(np.where(venue < 0, np.int32(-1), side.codes))
+        return side, order, venue
+
+    def table(self, quotes: pa.Table, after: int = MIN_INT) -> pa.Table:
+        """The best quotes at every instant later than ``after``."""
+        self.check(quotes.schema)
+        side, order, venue = self.side(quotes)
+        fees = _fees(self, order)
+        sized = "bid_size" in quotes.column_names and "ask_size" in quotes.column_names
+        index = Index.of(side)[0]
+        latest = int(index.times.max()) if len(index.times) else 0
+        # Every quote can end once, so there are at most two output rows per input row.
+        room = len(index.rows) * (2 if self.expiries else 1)
+        prices = np.full((len(PRICES), room), np.nan)
+        codes = np.full((len(CODES), room), -1, np.int64)
+        integers = np.zeros((len(INTEGERS), room), np.int64)
+        head = np.zeros((4, room), np.int64)  # key, time, state, whether an expiry
+        count = core.best_quotes(
+            index.starts,
+            index.times,
+            index.rows,
+            venue,
+            tuple(tables.frozen(column) for column in _quote_columns(quotes, sized)),
+            fees,
+            self.limit,
+            self.expiries,
+            latest if self.until is None else self.until,
+            prices,
+            codes,
+            integers,
+            head,
+        )
+        place = np.lexsort((_ranks(side)[head[0, :count]], head[1, :count]))
+        place = place[head[1, place] > after]
+        out = _columns(
+            quotes, self, side, order, sized,
+            prices[:, place], codes[:, place], integers[:, place], head[:, place],
+        )  # fmt: skip
+        return pa.table(out)
+
+
+def _fees(plan: NbboPlan, order: list[str]) -> np.ndarray:
+    given = dict(plan.fee_bps or ())
+    for name in order:
+        if plan.fee_bps is not None and name not in given:
+            raise PlanError(
+                f"{plan.what}: fee_bps has no fee of exchange {name!r}; add it, 0 if free"
+            )
+    return np.array([given.get(name, 0.0) * 1e-4 for name in order])
+
+
+def _quote_columns(quotes: pa.Table, sized: bool) -> list[np.ndarray]:
+    """bid, ask, bid size, ask size and the flag of stale rows."""
+    columns = [floats(quotes.column(name), name) for name in ("bid", "ask")]
+    for name in ("bid_size", "ask_size"):
+        ones = np.ones(quotes.num_rows)
+        columns.append(floats(quotes.column(name), name) if sized else ones)
+    flagged = np.zeros(quotes.num_rows, np.bool_)
+    if "stale" in quotes.column_names:
+        cells = pc.fill_null(tables.one_array(quotes.column("stale")).cast(pa.bool_()), False)
+        flagged = cells.to_numpy(zero_copy_only=False)
+    return [*columns, flagged]
+
+
+def _venues(plan: NbboPlan, quotes: pa.Table) -> tuple[list[str], np.ndarray]:
     """The exchanges in order and each row's place among them, −1 for none."""
-    keys = encode(table, [exchange])
+    exchanges: Sequence[str] | None = plan.exchanges
+    keys = encode(quotes, [plan.exchange])
     names = keys.values[0].cast(pa.string()).to_pylist()
     if exchanges is None:
         used = np.unique(keys.codes[keys.codes >= 0]).tolist()
@@ -128,7 +189,7 @@ def _venues(
     order = list(exchanges)
     if len(order) > MOST or len(set(order)) < len(order):
         raise PlanError(
-            f"{WHAT}: exchanges must be at most {MOST} different names, got {len(order)}: "
+            f"{plan.what}: exchanges must be at most {MOST} different names, got {len(order)}: "
             f"{', '.join(order[:5])}, …"
         )
     places = [order.index(name) if name in order else -1 for name in names]
@@ -144,17 +205,16 @@ def _ranks(side: plans.Side) -> np.ndarray:
 
 def _columns(
     table: pa.Table,
-    on: str,
-    by: str,
+    plan: NbboPlan,
     side: plans.Side,
     order: list[str],
     sized: bool,
-    net: bool,
     prices: np.ndarray,
     codes: np.ndarray,
     integers: np.ndarray,
     head: np.ndarray,
 ) -> dict[str, pa.Array]:
+    on, by = plan.on, plan.by
     key, times, state, expiry = head
     kind = table.schema.field(by).type
     values = side.keys.values[0]
@@ -184,7 +244,7 @@ def _columns(
         "oldest_age_ns": pa.array(integers[3], mask=state == core.EMPTY),
         "is_expiry": pa.array(expiry == 1),
     }
-    if net:
+    if plan.fee_bps is not None:
         edge = 1e4 * (net_bid - net_ask) / net_ask
         found |= {n: shown[n] for n in ("net_bid", "net_ask")} | {n: venues[n] for n in CODES[2:]}
         found["net_edge_bps"] = pa.array(edge, from_pandas=True)

@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,21 @@ from gpukern.memory import empty
 
 DIRECTIONS = {"backward": core.BACKWARD, "forward": core.FORWARD, "nearest": core.NEAREST}
 SIDES = ("left", "right")
+
+
+class AsofOptions(TypedDict, total=False):
+    """The options of ``asof_join`` but ``sort``; its docstring says what they mean."""
+
+    on: str | None
+    left_on: str | None
+    right_on: str | None
+    by: str | Sequence[str]
+    direction: str
+    tolerance: str | int | dt.timedelta | None
+    allow_exact_matches: bool
+    suffix: str
+    columns: Sequence[str] | None
+    age_column: str | None
 
 
 @dataclass(frozen=True)
@@ -81,6 +96,12 @@ class AsofPlan:
             None if columns is None else tables.as_names(columns),
             age_column,
         )
+
+    @property
+    def causal(self) -> bool:
+        """Whether no row depends on right rows later than itself. What is not causal is for labels
+        and cost analysis and no input of a strategy."""
+        return self.direction == core.BACKWARD
 
     def unlimited(self) -> AsofPlan:
         """The same without a tolerance."""

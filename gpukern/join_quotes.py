@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -60,51 +61,84 @@ def trade_quote_match(
     spread only for ok and locked. Both sides must be in time order within a key. Source: Lee &
     Ready (1991), J. Finance 46.
     """
-    keys = tables.as_names(by)
-    plan = AsofPlan.of(WHAT, on=on, by=keys, allow_exact_matches=not strict, columns=())
-    shift = tables.duration_ns(f"{WHAT}: lag", lag)
-    limit = -1 if max_age is None else tables.duration_ns(f"{WHAT}: max_age", max_age)
+    plan = QuotePlan.of(WHAT, on=on, by=by, strict=strict, lag=lag, max_age=max_age)
     a, b = tables.to_arrow(trades), tables.to_arrow(quotes)
-    tables.require(WHAT, "left", ["price"], a.column_names)
-    tables.require(WHAT, "right", ["bid", "ask"], b.column_names)
-    sizes = [name for name in SIZES if name in b.column_names]
-    for name in (*ADDED, *sizes):
-        if name in a.column_names:
-            raise PlanError(f"{WHAT}: trades have a column {name!r} already; drop or rename it")
     plan.check(a.schema, b.schema)
-    near = plans.read_side(WHAT, "left", a, on, keys)
-    far = plans.read_side(WHAT, "right", b, on, keys)
+    near = plans.read_side(WHAT, "left", a, on, plan.join.by)
+    far = plans.read_side(WHAT, "right", b, on, plan.join.by)
     plans.check_order(WHAT, "left", on, near, "sort it")
     index, bad = Index.of(far)
     if bad >= 0:
         raise plans.unsorted(WHAT, "right", on, far, bad, "sort it")
-    rows = index.match(near, plan, shift=shift)
-    fresh = rows.copy()
-    core.drop_older(near.times, far.times, fresh, limit)
+    rows = index.match(near, plan.join, shift=plan.lag)
+    ticks = tick_rule(near, floats(a.column("price"), "price"))
+    return tables.attach(trades, *plan.columns(near, far, rows, ticks))
 
-    seen, used = tables.Gather(rows), tables.Gather(fresh)
-    prices = [used.take(b.column(name)) for name in ("bid", "ask")]
-    bid, ask = (floats(pa.chunked_array([p]), n) for p, n in zip(prices, ADDED, strict=False))
-    price = floats(a.column("price"), "price")
-    status = _status(rows, fresh, bid, ask)
-    usable = status >= LOCKED
-    mid, spread = (np.where(usable, x, np.nan) for x in (0.5 * bid + 0.5 * ask, ask - bid))
-    age = np.empty(len(rows), np.int64)
-    core.ages(near.times, far.times, rows, age)
-    added = {
-        "bid": prices[0],
-        "ask": prices[1],
-        **{name: used.take(b.column(name)) for name in sizes},
-        "quote_ts": seen.take(b.column(on)),
-        "quote_age_ns": seen.integers(age),
-        "mid": pa.array(mid, from_pandas=True),
-        "spread": pa.array(spread, from_pandas=True),
-        "match_status": category(status, STATUS),
-        "position": category(_position(price, bid, ask, status), POSITION),
-        "trade_sign": _signs(a, near, price, mid),
-    }
-    fields = [pa.field(name, array.type) for name, array in added.items()]
-    return tables.attach(trades, fields, list(added.values()))
+
+@dataclass(frozen=True)
+class QuotePlan:
+    """The options of trade_quote_match, checked."""
+
+    join: AsofPlan
+    lag: int
+    max_age: int
+
+    @classmethod
+    def of(
+        cls,
+        what: str,
+        *,
+        on: str = "ts",
+        by: str | Sequence[str] = ("exchange", "symbol"),
+        strict: bool = True,
+        lag: str | int | dt.timedelta = 0,
+        max_age: str | int | dt.timedelta | None = None,
+    ) -> QuotePlan:
+        """Check the options."""
+        join = AsofPlan.of(what, on=on, by=by, allow_exact_matches=not strict, columns=())
+        limit = -1 if max_age is None else tables.duration_ns(f"{what}: max_age", max_age)
+        return cls(join, tables.duration_ns(f"{what}: lag", lag), limit)
+
+    def check(self, trades: pa.Schema, quotes: pa.Schema) -> None:
+        """Raise unless both sides have the columns, in types that fit."""
+        what = self.join.what
+        tables.require(what, "left", ["price"], trades.names)
+        tables.require(what, "right", ["bid", "ask"], quotes.names)
+        for name in (*ADDED, *(name for name in SIZES if name in quotes.names)):
+            if name in trades.names:
+                raise PlanError(f"{what}: trades have a column {name!r} already; drop or rename it")
+        self.join.check(trades, quotes)
+
+    def columns(
+        self, near: plans.Side, far: plans.Side, rows: np.ndarray, ticks: np.ndarray
+    ) -> tuple[list[pa.Field], list[pa.Array]]:
+        """What is appended, given each trade's quote row and its sign by the tick rule."""
+        a, b = near.table, far.table
+        fresh = rows.copy()
+        core.drop_older(near.times, far.times, fresh, self.max_age)
+        seen, used = tables.Gather(rows), tables.Gather(fresh)
+        prices = [used.take(b.column(name)) for name in ("bid", "ask")]
+        bid, ask = (floats(pa.chunked_array([p]), n) for p, n in zip(prices, ADDED, strict=False))
+        price = floats(a.column("price"), "price")
+        status = _status(rows, fresh, bid, ask)
+        usable = status >= LOCKED
+        mid, spread = (np.where(usable, x, np.nan) for x in (0.5 * bid + 0.5 * ask, ask - bid))
+        age = np.empty(len(rows), np.int64)
+        core.ages(near.times, far.times, rows, age)
+        assert self.join.right_on is not None
+        added = {
+            "bid": prices[0],
+            "ask": prices[1],
+            **{name: used.take(b.column(name)) for name in SIZES if name in b.column_names},
+            "quote_ts": seen.take(b.column(self.join.right_on)),
+            "quote_age_ns": seen.integers(age),
+            "mid": pa.array(mid, from_pandas=True),
+            "spread": pa.array(spread, from_pandas=True),
+            "match_status": category(status, STATUS),
+            "position": category(_position(price, bid, ask, status), POSITION),
+            "trade_sign": _signs(a, ticks, price, mid),
+        }
+        return [pa.field(name, array.type) for name, array in added.items()], list(added.values())
 
 
 def category(codes: np.ndarray, words: Sequence[str]) -> pa.Array:
@@ -132,19 +166,24 @@ def _position(
     return np.where((status >= LOCKED) & ~np.isnan(price), place, -1)
 
 
-def _signs(trades: pa.Table, near: plans.Side, price: np.ndarray, mid: np.ndarray) -> pa.Array:
-    sign = np.zeros(len(price), np.int8)
-    tick_signs(near.codes, price, near.keys.count, sign)
-    sign = np.where(price > mid, 1, np.where(price < mid, -1, sign))
+def _signs(trades: pa.Table, ticks: np.ndarray, price: np.ndarray, mid: np.ndarray) -> pa.Array:
+    sign = np.where(price > mid, 1, np.where(price < mid, -1, ticks))
     if "side" in trades.column_names:
         side = np.sign(np.nan_to_num(floats(trades.column("side"), "side")))
         sign = np.where(side != 0, side, sign)
     return pa.array(sign.astype(np.int8), mask=sign == 0)
 
 
+def tick_rule(near: plans.Side, price: np.ndarray) -> np.ndarray:
+    """Tick rule: sign of the last non-zero price change of the row's key, 0 before any."""
+    sign = np.zeros(len(price), np.int8)
+    tick_signs(near.codes, price, near.keys.count, sign)
+    return sign
+
+
 @njit(cache=True, nogil=True)
 def tick_signs(codes, price, count, sign):
-    """Tick rule: sign of the last non-zero price change of the row's key, 0 before any."""
+    """Write the tick rule's signs."""
     last = np.full(count, np.nan)
     held = np.zeros(count, np.int8)
     for i in range(len(codes)):
@@ -157,3 +196,18 @@ def tick_signs(codes, price, count, sign):
             held[k] = -1
         last[k] = price[i]
         sign[i] = held[k]
+
+
+@njit(cache=True, nogil=True)
+def price_changes(codes, price, before, last):
+    """Per key the last row with a price and the last one of another price before it, or −1.
+
+    The two are all that the tick rule needs to know of the past.
+    """
+    for i in range(len(codes)):
+        k = codes[i]
+        if k < 0 or math.isnan(price[i]):
+            continue
+        if last[k] >= 0 and price[i] != price[last[k]]:
+            before[k] = last[k]
+        last[k] = i

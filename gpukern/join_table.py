@@ -23,6 +23,7 @@ from gpukern.memory import empty
 
 SHARE = 1 << 15  # rows below which threads do not pay
 MAX_TIME = 2**63 - 1
+VIEWS = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
 
 
 class TypeMismatch(PlanError, TypeError):
@@ -120,9 +121,19 @@ def one_array(column: pa.ChunkedArray) -> pa.Array:
         return column.chunk(0)
     if column.num_chunks == 0:
         return pa.array([], column.type)
-    if pa.types.is_dictionary(column.type):
-        column = column.unify_dictionaries()
+    if pa.types.is_dictionary(column.type) and any(c.dictionary.null_count for c in column.chunks):
+        # Arrow cannot unite dictionaries that hold a null.
+        return recoded(
+            pa.concat_arrays([c.dictionary_decode() for c in column.chunks]), column.type
+        )
     return column.combine_chunks()
+
+
+def recoded(array: pa.Array, kind: pa.DictionaryType) -> pa.DictionaryArray:
+    """Plain cells as a dictionary column of that type."""
+    used = array.dictionary_encode()
+    indices, words = used.indices.cast(kind.index_type), used.dictionary.cast(kind.value_type)
+    return pa.DictionaryArray.from_arrays(indices, words, ordered=kind.ordered)
 
 
 def read_times(what: str, side: str, table: pa.Table, name: str) -> tuple[np.ndarray, Any]:
@@ -130,8 +141,10 @@ def read_times(what: str, side: str, table: pa.Table, name: str) -> tuple[np.nda
     array = one_array(table.column(name))
     try:
         if pa.types.is_timestamp(array.type):
-            array = pc.cast(array, pa.timestamp("ns", array.type.tz)).view(pa.int64())
-        else:
+            if array.type.unit != "ns":
+                array = pc.cast(array, pa.timestamp("ns", array.type.tz))
+            array = array.view(pa.int64())
+        elif array.type != pa.int64():
             array = pc.cast(array, pa.int64())
     except pa.ArrowInvalid as error:
         raise PlanError(
@@ -163,7 +176,8 @@ def threads() -> int:
 
 def cuts(n: int) -> list[int]:
     """Borders of the shares that threads take of n rows: multiples of 8 (whole bitmap bytes)."""
-    parts = max(1, min(threads(), n // SHARE))
+    parts = n // SHARE
+    parts = min(parts, threads()) if parts > 1 else 1
     return [n * p // parts // 8 * 8 for p in range(parts)] + [n]
 
 
@@ -197,7 +211,21 @@ class Gather:
     def take(self, column: pa.ChunkedArray) -> pa.Array:
         """The column's values at the rows, of the same type."""
         array = one_array(column)
+        kind = array.type
+        if pa.types.is_run_end_encoded(kind):
+            decoded = self._take(pc.run_end_decode(array))
+            return pc.run_end_encode(decoded, run_end_type=kind.run_end_type)
+        if kind in VIEWS:  # Arrow has no take for them
+            return self._take(array.cast(VIEWS[kind])).cast(kind)
+        return self._take(array)
+
+    def _take(self, array: pa.Array) -> pa.Array:
         if len(array) == 0:
+            if isinstance(array, pa.DictionaryArray):
+                none = pa.nulls(len(self.rows), array.type.index_type)
+                return pa.DictionaryArray.from_arrays(
+                    none, array.dictionary, ordered=array.type.ordered
+                )
             return pa.nulls(len(self.rows), array.type)
         indices = array.indices if isinstance(array, pa.DictionaryArray) else array
         if array.null_count or not _is_plain(indices.type):
@@ -230,6 +258,12 @@ class Gather:
         out = empty(len(self.rows), kind)
         shared(len(out), lambda a, b: core.gather(source, self.rows[a:b], out[a:b]))
         return out
+
+
+def take_rows(table: pa.Table, rows: np.ndarray) -> pa.Table:
+    """The table's rows by number."""
+    take = Gather(rows)
+    return pa.table([take.take(column) for column in table.columns], schema=table.schema)
 
 
 def _is_plain(kind: pa.DataType) -> bool:

@@ -11,21 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gpukern import join_match
 from gpukern import join_plan as plans
 from gpukern import join_table as tables
 from gpukern import join_window as core
 from gpukern.errors import PlanError
-from gpukern.join_keys import check_key_types
 from gpukern.join_plan import Index
+from gpukern.join_window_plan import Agg, WindowPlan
+from gpukern.memory import empty
 
 WHAT = "window_join"
-CLOSED = {
-    "both": (True, True),
-    "left": (True, False),
-    "right": (False, True),
-    "neither": (False, False),
-}
-FUNCTIONS = ("min", "max", "avg", "sum", "count", "first", "last", "vwap")
 
 
 def window_join(
@@ -57,107 +52,43 @@ def window_join(
     has an empty window. Order, errors and ``sort`` are those of ``asof_join``. ``after`` > 0 looks
     ahead. Semantics: kdb+ ``wj`` and ``wj1``.
     """
-    if mode not in ("wj", "wj1"):
-        raise PlanError(f"{WHAT}: mode must be wj or wj1, got {mode!r}")
-    if closed not in CLOSED:
-        raise PlanError(f"{WHAT}: closed must be one of {', '.join(CLOSED)}, got {closed!r}")
-    if mode == "wj" and closed != "both":
-        raise PlanError(f"{WHAT}: mode wj is closed at both ends, got closed={closed!r}; use wj1")
-    if (begin is None) != (end is None):
-        raise PlanError(f"{WHAT}: give both begin and end, or neither")
-    back = tables.duration_ns(f"{WHAT}: before", before)
-    ahead = tables.duration_ns(f"{WHAT}: after", after)
-    if begin is not None and (back or ahead):
-        raise PlanError(f"{WHAT}: give either before and after, or begin and end")
-    keys = tables.as_names(by)
+    plan = WindowPlan.of(
+        WHAT,
+        on=on,
+        aggs=aggs,
+        by=by,
+        before=before,
+        after=after,
+        begin=begin,
+        end=end,
+        mode=mode,
+        closed=closed,
+    )
     a, b = tables.to_arrow(left), tables.to_arrow(right)
-    bounds = [name for name in (begin, end) if name is not None]
-    tables.require(WHAT, "left", [on, *keys, *bounds], a.column_names)
-    tables.require(WHAT, "right", [on, *keys], b.column_names)
-    check_key_types(WHAT, keys, a.schema, b.schema, plans.SIDES)
-    times = [("left", name, a.schema.field(name).type) for name in [on, *bounds]]
-    tables.same_time_kind(WHAT, [*times, ("right", on, b.schema.field(on).type)])
-    wanted = [_agg(name, spec, a.schema, b.schema) for name, spec in aggs.items()]
-
-    near = plans.read_side(WHAT, "left", a, on, keys)
-    far = plans.read_side(WHAT, "right", b, on, keys)
+    wanted = plan.check(a.schema, b.schema)
+    near = plans.read_side(WHAT, "left", a, on, plan.by)
+    far = plans.read_side(WHAT, "right", b, on, plan.by)
     index, bad = Index.of(far)
     if not sort:
         plans.check_order(WHAT, "left", on, near)
         if bad >= 0:
             raise plans.unsorted(WHAT, "right", on, far, bad)
-    codes = near.codes
-    if begin is None or end is None:
-        begins, ends = (np.empty(a.num_rows, np.int64) for _ in range(2))
-        core.shifted(near.times, -back, begins)
-        core.shifted(near.times, ahead, ends)
-    else:
-        codes = near.keys.codes  # the row's own time does not matter then
-        begins, no_begin = tables.read_times(WHAT, "left", a, begin)
-        ends, no_end = tables.read_times(WHAT, "left", a, end)
-        for missing in (no_begin, no_end):
-            codes = codes if missing is None else np.where(missing, np.int32(-1), codes)
-    windows = _windows(index, near, codes, begins, ends, mode == "wj", *CLOSED[closed])
-    arrays = [windows.value(agg, b) for agg in wanted]
-    fields = [pa.field(agg.name, agg.type) for agg in wanted]
-    return tables.attach(left, fields, arrays)
+    return tables.attach(left, *window_columns(plan, wanted, near, index))
 
 
-@dataclass(frozen=True)
-class Agg:
-    """One output: a function of one column, or of two for vwap; '*' counts rows."""
-
-    name: str
-    function: str
-    columns: tuple[str, ...]
-    type: pa.DataType
-
-
-def _agg(name: str, spec: Sequence[str], left: pa.Schema, right: pa.Schema) -> Agg:
-    what = f"{WHAT}: aggs[{name!r}]"
-    if name in left.names:
-        raise PlanError(f"{what}: the left side has a column of that name; choose another")
-    if isinstance(spec, str) or not spec or spec[0] not in FUNCTIONS:
-        raise PlanError(f"{what} must be (function, column), functions: {', '.join(FUNCTIONS)}")
-    function, *columns = spec
-    if len(columns) != (2 if function == "vwap" else 1):
-        given = "a price and a size column" if function == "vwap" else "one column"
-        raise PlanError(f"{what}: {function} takes {given}, got {tuple(columns)!r}")
-    if columns == ["*"]:
-        if function != "count":
-            raise PlanError(f"{what}: only count takes '*', name a column for {function}")
-        return Agg(name, function, ("*",), pa.int64())
-    tables.require(what, "right", columns, right.names)
-    of = pa.types
-    for column in columns:
-        kind = right.field(column).type
-        number = of.is_integer(kind) or of.is_floating(kind)
-        if function in ("avg", "sum", "vwap") and not number:
-            raise tables.TypeMismatch(f"{what}: column {column!r} must be a number, it is {kind}")
-        if function in ("min", "max") and not (number or of.is_temporal(kind)):
-            raise tables.TypeMismatch(
-                f"{what}: column {column!r} must be a number or a time, it is {kind}"
-            )
-    kind = right.field(columns[0]).type
-    if function == "count" or (function == "sum" and of.is_integer(kind)):
-        kind = pa.int64()
-    elif function in ("avg", "sum", "vwap"):
-        kind = pa.float64()
-    return Agg(name, function, tuple(columns), kind)
+def window_columns(
+    plan: WindowPlan, wanted: Sequence[Agg], near: plans.Side, index: Index
+) -> tuple[list[pa.Field], list[pa.Array]]:
+    """The columns that the join appends: the aggregates of every left row's window."""
+    windows = _windows(index, near, plan)
+    arrays = [windows.value(plan.what, agg) for agg in wanted]
+    return [pa.field(agg.name, agg.type) for agg in wanted], arrays
 
 
-def _windows(
-    index: Index,
-    left: plans.Side,
-    codes: np.ndarray,
-    begins: np.ndarray,
-    ends: np.ndarray,
-    prevailing: bool,
-    left_closed: bool,
-    right_closed: bool,
-) -> Windows:
-    lookup = left.keys.lookup(index.side.keys)
-    lo, hi = (np.empty(len(codes), np.int64) for _ in range(2))
+def _windows(index: Index, near: plans.Side, plan: WindowPlan) -> Windows:
+    codes, begins, ends = plan.bounds(near)
+    lookup = near.keys.lookup(index.side.keys)
+    lo, hi = (empty(len(codes), np.int64) for _ in range(2))
 
     def work(a: int, b: int) -> None:
         core.windows(
@@ -167,72 +98,111 @@ def _windows(
             lookup,
             index.starts,
             index.times,
-            prevailing,
-            left_closed,
-            right_closed,
+            plan.prevailing,
+            *plan.closed,
             lo[a:b],
             hi[a:b],
         )
 
     tables.shared(len(codes), work)
-    return Windows(index.rows, lo, hi)
+    return Windows(index, lo, hi)
 
 
 @dataclass
 class Windows:
-    """Row i's window: the right rows ``rows[lo[i]:hi[i]]``, in time order."""
+    """Row i's window: the places lo[i] to hi[i] of the index, in time order."""
 
-    rows: np.ndarray
+    index: Index
     lo: np.ndarray
     hi: np.ndarray
 
-    def value(self, agg: Agg, right: pa.Table) -> pa.Array:
+    def value(self, what: str, agg: Agg) -> pa.Array:
         """The aggregate of every window."""
         if agg.columns == ("*",):
             return pa.array(self.hi - self.lo)
+        right = self.index.side.table
         columns = [tables.one_array(right.column(name)) for name in agg.columns]
-        valid = _present(columns)
-        if agg.function in ("first", "last", "min", "max"):
-            return tables.Gather(self._row(agg.function, columns[0], valid)).take(
-                pa.chunked_array([columns[0]])
-            )
+        valid = self._placed(_present(columns))
+        if agg.function in ("min", "max"):
+            rows = self._lowest(_falling(columns[0], agg.function == "max"), valid)
+            return tables.Gather(rows).take(pa.chunked_array([columns[0]]))
+        if agg.function in ("first", "last"):
+            rows = self._ends(agg.function == "last", valid)
+            return tables.Gather(rows).take(pa.chunked_array([columns[0]]))
+        if agg.function == "count":
+            counts = _running_counts(valid)
+            return pa.array(counts[self.hi] - counts[self.lo])
         if agg.type == pa.int64():
-            return pa.array(self._integers(agg, columns[0], valid))
-        floats = [_floats(c) for c in columns]
+            return pa.array(self._integers(what, agg, _comparable(columns[0]), valid))
+        floats = [self._placed(_floats(c)) for c in columns]
         return self._floats(agg, floats[0], floats[-1], valid)
 
-    def _row(self, function: str, column: pa.Array, valid: np.ndarray) -> np.ndarray:
-        out = np.empty(len(self.lo), np.int64)
-        values = None if function in ("first", "last") else _comparable(column)
+    def _placed(self, values: np.ndarray) -> np.ndarray:
+        """Cells of the right rows in the order of the index."""
+        if values.dtype == np.uint64:  # bits, which the loop must not take for numbers
+            return self._placed(values.view(np.int64)).view(np.uint64)
+        values, rows = tables.frozen(values), self.index.rows
+        out = empty(len(rows), values.dtype.type)
+        tables.shared(len(rows), lambda a, b: join_match.gather(values, rows[a:b], out[a:b]))
+        return out
+
+    def _lowest(self, values: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        column = self._placed(values)
+        missing = np.inf if column.dtype == np.float64 else np.iinfo(column.dtype).max
+        np.putmask(column, ~valid, missing)
+        blocks = -(-len(column) // core.BLOCK)
+        from_start, to_end = (empty(len(column), np.int64) for _ in range(2))
+        levels = np.zeros((max(1, blocks.bit_length()), blocks), np.int64)
+
+        def prepare(a: int, b: int) -> None:
+            core.lows_of_blocks(a, b, column, from_start, to_end, levels[0])
+
+        tables.shared(blocks, prepare)
+        core.lows_of_spans(column, levels)
+        out = empty(len(self.lo), np.int64)
 
         def work(a: int, b: int) -> None:
-            lo, hi = self.lo[a:b], self.hi[a:b]
-            if values is None:
-                core.ends_of(lo, hi, self.rows, valid, function == "last", out[a:b])
-            else:
-                core.extremes(lo, hi, self.rows, valid, values, function == "max", out[a:b])
+            core.lowest(
+                self.lo[a:b],
+                self.hi[a:b],
+                self.index.rows,
+                valid,
+                column,
+                column.dtype.type(missing),
+                from_start,
+                to_end,
+                levels,
+                out[a:b],
+            )
 
         tables.shared(len(out), work)
         return out
 
-    def _integers(self, agg: Agg, column: pa.Array, valid: np.ndarray) -> np.ndarray:
-        out = np.empty(len(self.lo), np.int64)
-        if agg.function == "count":
-            tables.shared(
-                len(out),
-                lambda a, b: core.counts(self.lo[a:b], self.hi[a:b], self.rows, valid, out[a:b]),
-            )
-            return out
-        values = _comparable(column)
+    def _ends(self, last: bool, valid: np.ndarray) -> np.ndarray:
+        counts, places = _running_counts(valid), np.flatnonzero(valid)
+        out = empty(len(self.lo), np.int64)
+
+        def work(a: int, b: int) -> None:
+            lo, hi = self.lo[a:b], self.hi[a:b]
+            core.ends_of(lo, hi, self.index.rows, counts, places, last, out[a:b])
+
+        tables.shared(len(out), work)
+        return out
+
+    def _integers(self, what: str, agg: Agg, values: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        high, low = (empty(len(valid) + 1, np.int64) for _ in range(2))
+        column = self._placed(values).view(np.int64)
+        core.running_halves(valid, column, values.dtype == np.uint64, high, low)
+        out = empty(len(self.lo), np.int64)
 
         def work(a: int, b: int) -> int:
-            bad = core.int_sums(self.lo[a:b], self.hi[a:b], self.rows, valid, values, out[a:b])
+            bad = core.int_sums(self.lo[a:b], self.hi[a:b], high, low, out[a:b])
             return -1 if bad < 0 else a + bad
 
         for row in tables.shared(len(out), work):
             if row >= 0:
                 raise PlanError(
-                    f"{WHAT}: aggs[{agg.name!r}]: the sum of {agg.columns[0]!r} in the window of "
+                    f"{what}: aggs[{agg.name!r}]: the sum of {agg.columns[0]!r} in the window of "
                     f"row {row} does not fit into int64; cast the column to float64"
                 )
         return out
@@ -241,14 +211,13 @@ class Windows:
         self, agg: Agg, values: np.ndarray, weights: np.ndarray, valid: np.ndarray
     ) -> pa.Array:
         n = len(self.lo)
-        sums, totals, number = np.empty(n), np.empty(n), np.empty(n, np.int64)
+        sums, totals, number = empty(n), empty(n), empty(n, np.int64)
         weighted = agg.function == "vwap"
 
         def work(a: int, b: int) -> None:
             core.float_sums(
                 self.lo[a:b],
                 self.hi[a:b],
-                self.rows,
                 valid,
                 values,
                 weights,
@@ -261,9 +230,15 @@ class Windows:
         tables.shared(n, work)
         if agg.function == "sum":
             return pa.array(sums)
-        empty = number == 0
+        none = number == 0
         per = totals if weighted else number
-        return pa.array(np.divide(sums, per, where=~empty, out=np.zeros(n)), mask=empty)
+        return pa.array(np.divide(sums, per, where=~none, out=np.zeros(n)), mask=none)
+
+
+def _running_counts(valid: np.ndarray) -> np.ndarray:
+    counts = empty(len(valid) + 1, np.int64)
+    core.running_counts(valid, counts)
+    return counts
 
 
 def _present(columns: Sequence[pa.Array]) -> np.ndarray:
@@ -293,3 +268,11 @@ def _comparable(column: pa.Array) -> np.ndarray:
     if column.type != pa.uint64():
         column = column.cast(pa.int64())
     return pc.fill_null(column, 0).to_numpy(zero_copy_only=False)
+
+
+def _falling(column: pa.Array, highest: bool) -> np.ndarray:
+    """The column as numbers whose lowest is its lowest, or its highest, cell."""
+    values = _comparable(column)
+    if not highest:
+        return values
+    return -values if values.dtype == np.float64 else ~values

@@ -44,9 +44,11 @@ def test_a_grid_starts_at_the_first_point_of_the_key_and_old_values_go() -> None
     assert kept["cb_recv_ts"].to_pylist() == [10, 20]
     assert kept["cb_age_ns"].to_pylist() == [5, 10]
     assert [t for t, *_ in aligned(clock=15, origin=-8)] == [22, 37]
-    assert aligned(clock=20, start=-25, end=60) == [
-        (-20, None, None), (0, None, None), (20, 2, 7), (40, 3, 8), (60, 3, 8),
-    ]  # fmt: skip
+
+
+def test_start_and_end_limit_the_grid_and_no_key_has_points_before_its_first_row() -> None:
+    assert aligned(clock=20, start=-25, end=60) == [(20, 2, 7), (40, 3, 8), (60, 3, 8)]
+    assert aligned(clock=20, start=21, end=59) == [(40, 3, 8)]
 
 
 def test_events_show_the_state_after_each_row() -> None:

@@ -70,19 +70,6 @@ def test_the_whole_row_is_taken_with_its_nulls() -> None:
     assert (out["bid"].to_pylist(), out["ask"].to_pylist()) == ([None], [3.0])
 
 
-def test_kdb_aj_example() -> None:
-    """Reference page of aj: trades of three symbols against four quotes."""
-    trades = pa.table(
-        {"time": [36000, 36001, 36003], "sym": ["msft", "ibm", "ge"], "qty": [1, 2, 3]}
-    )
-    right = pa.table(
-        {"time": [36000, 36000, 36001, 36002], "sym": ["ibm", "msft", "msft", "ibm"],
-         "px": [100, 99, 101, 98]}
-    )  # fmt: skip
-    out = gk.asof_join(trades, right, on="time", by="sym")
-    assert out["px"].to_pylist() == [99, 100, None]
-
-
 def test_times_at_the_ends_of_int64_do_not_wrap() -> None:
     low, high = -(2**63), 2**63 - 1
     left = pa.table({"ts": [low, high]})
@@ -175,6 +162,26 @@ def test_shares_of_rows_change_nothing(
         left, right, on="ts", by=by, age_column="age", allow_exact_matches=exact, **options
     )
     assert shared.equals(alone)
+
+
+@settings(max_examples=15, deadline=None)
+@given(sides(most=12, sort=False), st.sampled_from(DIRECTIONS), st.booleans())
+def test_a_device_gives_the_rows_of_the_cpu(
+    pair: tuple[pa.Table, pa.Table], direction: str, exact: bool
+) -> None:
+    options: dict[str, Any] = {
+        "on": "ts", "by": "symbol", "direction": direction, "allow_exact_matches": exact,
+        "tolerance": 5, "age_column": "age", "sort": True,
+    }  # fmt: skip
+    assert gk.asof_join(*pair, device="cudasim", **options).equals(gk.asof_join(*pair, **options))
+
+
+def test_a_device_checks_the_order_too() -> None:
+    falling, rising = pa.table({"ts": [2, 1]}), pa.table({"ts": [1, 2]})
+    with pytest.raises(gk.UnsortedError, match="right side is not in time order"):
+        gk.asof_join(rising, falling, on="ts", device="cudasim")
+    with pytest.raises(gk.UnsortedError, match="left side is not in time order"):
+        gk.asof_join(falling, rising, on="ts", device="cudasim")
 
 
 # -- other libraries, where they mean the same: no missing keys or times, one row per key and time

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import decimal
 from typing import Any
 
 import pandas as pd
@@ -52,6 +53,60 @@ def test_types_do_not_depend_on_the_data() -> None:
             assert out.schema == schema
 
 
+ANY_TYPE = {
+    "small": pa.array([1, 2], pa.int8()),
+    "huge": pa.array([1, 2**64 - 1], pa.uint64()),
+    "half": pa.array([1.0, None]).cast(pa.float16()),
+    "text": ["x", None],
+    "view": pa.array(["x", "much longer than a view"], pa.string_view()),
+    "bytes": pa.array([b"x", None], pa.binary_view()),
+    "fixed": pa.array([b"xx", b"yy"], pa.binary(2)),
+    "word": pa.DictionaryArray.from_arrays(pa.array([0, 1], pa.int8()), ["a", "b"]),
+    "runs": pa.RunEndEncodedArray.from_arrays([1, 2], [3, 4]),
+    "list": [[1], None],
+    "record": [{"a": 1}, {"a": None}],
+    "money": pa.array([decimal.Decimal("1.5"), None]),
+    "date": pa.array([dt.date(2024, 1, 1), None]),
+    "span": pa.array([1, 2], pa.duration("us")),
+    "naive": pa.array([1, 2], pa.timestamp("ms")),
+}
+
+
+@pytest.mark.parametrize("name", ANY_TYPE)
+def test_a_right_column_of_any_type_stays_what_it_is(name: str) -> None:
+    right = pa.table({"ts": [1, 5], "v": ANY_TYPE[name]})
+    field = right.schema.field("v")
+    left = pa.table({"ts": [0, 2, 6]})
+    full = gk.asof_join(left, right, on="ts")
+    full.validate(full=True)
+    first, second = right["v"].to_pylist()
+    assert full["v"].to_pylist() == [None, first, second]
+    assert gk.asof_join(left, right.slice(0, 0), on="ts")["v"].to_pylist() == [None] * 3
+    for near, far in ((left.slice(0, 0), right), (left, right.slice(0, 0)), (left, right)):
+        assert gk.asof_join(near, far, on="ts").schema.field("v") == field
+    join = gk.asof_join_streaming(left.schema, right.schema, on="ts")
+    join.push_right(right)
+    again = gk.asof_join_streaming(left.schema, right.schema, on="ts")
+    again.restore(join.snapshot())
+    out = pa.concat_tables([again.push_left(left), again.flush()])
+    assert out.schema == full.schema
+    assert out.to_pylist() == full.to_pylist()
+
+
+def test_an_empty_right_side_keeps_the_categories_of_pandas() -> None:
+    right = pd.DataFrame({"ts": [1], "v": pd.Categorical(["x"], ["x", "y"], ordered=True)})
+    out = gk.asof_join(pd.DataFrame({"ts": [1]}), right.iloc[:0], on="ts")
+    assert out["v"].dtype == right["v"].dtype
+
+
+def test_keys_may_be_encoded_in_any_way() -> None:
+    for kind in (pa.string_view(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())):
+        keyed = LEFT.set_column(1, "symbol", LEFT["symbol"].cast(kind))
+        assert join(keyed)["name"].to_pylist() == join()["name"].to_pylist()
+    runs = pa.RunEndEncodedArray.from_arrays([1, 2, 3], ["a", "b", "a"])
+    assert join(LEFT.set_column(1, "symbol", runs))["name"].to_pylist() == ["r0", None, "r1"]
+
+
 def test_chunks_and_dictionaries_of_their_own_make_no_difference() -> None:
     parts = [RIGHT.slice(i, 1) for i in range(3)]
     recoded = []
@@ -69,6 +124,8 @@ def test_a_dictionary_may_hold_a_value_twice_or_null() -> None:
     symbol = pa.DictionaryArray.from_arrays(pa.array([2, 3, 0], pa.int8()), values)
     odd = LEFT.set_column(1, "symbol", symbol)
     assert join(odd)["name"].to_pylist() == join()["name"].to_pylist()
+    pieces = pa.chunked_array([symbol.slice(0, 1), symbol.slice(1), symbol.slice(0, 0)])
+    assert join(LEFT.set_column(1, "symbol", pieces))["name"].to_pylist() == ["r0", None, "r1"]
     nulls = pa.DictionaryArray.from_arrays(pa.array([1, 3, None], pa.int8()), values)
     assert join(LEFT.set_column(1, "symbol", nulls))["name"].to_pylist() == [None] * 3
 
@@ -145,6 +202,7 @@ def test_rows_without_key_or_time_may_stand_anywhere() -> None:
     assert join(LEFT, right)["v"].to_pylist() == [None, None, 1]
 
 
+FLOAT_KEY = pa.table({"ts": [1], "symbol": pa.array([1.0]).dictionary_encode()})
 NAIVE = pa.table({"ts": pa.array([1], pa.timestamp("ns")), "symbol": ["a"]})
 
 
@@ -156,6 +214,7 @@ NAIVE = pa.table({"ts": pa.array([1], pa.timestamp("ns")), "symbol": ["a"]})
         (LEFT.set_column(0, "ts", LEFT["ts"].cast("float64")), RIGHT, {}, TypeError, "double"),
         (LEFT, RIGHT.set_column(1, "symbol", RIGHT["ts"]), {}, TypeError, "key column 'symbol'"),
         (LEFT, RIGHT, {"by": "price"}, TypeError, "must be a string or an integer"),
+        (FLOAT_KEY, FLOAT_KEY, {}, TypeError, "must be a string or an integer"),
         (LEFT, RIGHT, {"by": "sym"}, gk.PlanError, "no column 'sym' on the left side"),
         (LEFT, RIGHT, {"columns": ["vol"]}, gk.PlanError, "no column 'vol' on the right side"),
         (LEFT, RIGHT, {"columns": ["symbol"]}, gk.PlanError, "in the result already"),
@@ -174,6 +233,12 @@ def test_wrong_use_is_explained(
 ) -> None:
     with pytest.raises(kind, match=match):
         join(left, right, **options)
+
+
+def test_what_sees_later_rows_is_marked() -> None:
+    causal = {d: gk.AsofTable(RIGHT, on="ts", by="symbol", direction=d).plan.causal
+              for d in ("backward", "forward", "nearest")}  # fmt: skip
+    assert causal == {"backward": True, "forward": False, "nearest": False}
 
 
 # -- AsofTable ---------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from join_driver import drive
 from join_oracle import sides
 
 import gpukern as gk
@@ -69,20 +70,6 @@ def test_late_rows_are_counted_and_handed_out_on_request() -> None:
         assert out["p"].to_pylist() == [2, 0]  # by time
 
 
-def accepted(rows: list[dict[str, Any]], lateness: int) -> tuple[list[dict[str, Any]], int]:
-    """The rows that are not late, by the definition of the watermark, and how many are."""
-    kept, late, watermark = [], 0, -(2**63)
-    for row in rows:
-        if row["ts"] is None:
-            continue
-        if row["ts"] < watermark:
-            late += 1
-            continue
-        kept.append(row)
-        watermark = max(watermark, row["ts"] - lateness)
-    return kept, late
-
-
 @settings(max_examples=200, deadline=None)
 @given(
     sides(most=18, span=8, sort=False),
@@ -112,44 +99,16 @@ def test_any_interleaving_and_restart_equals_the_batch_join_of_the_accepted_rows
     limit, restart = extras
     if limit is not None:
         streaming["max_pending_left"] = limit
-    join = stream(**streaming)
     left, right = pair[0].cast(LEFT), pair[1].cast(RIGHT)
-    at, out = [0, 0], []
-    full = False
-    while at[0] < left.num_rows or at[1] < right.num_rows:
-        side = data.draw(st.integers(0, 1))
-        if full and at[1] == right.num_rows:
-            break  # a full buffer that only the other side can free
-        if at[side] == (left, right)[side].num_rows or (full and side == 0):
-            side = 1 - side
-        rows = (left, right)[side].slice(at[side], data.draw(st.integers(1, 6)))
-        out.append((join.push_left, join.push_right)[side](rows))
-        at[side] += join.consumed
-        full = side == 0 and join.consumed < rows.num_rows
-        if side == 1:
-            assert join.consumed == rows.num_rows
-        if limit is not None:
-            assert join.held[0].num_rows <= limit
-        if restart:
-            blob = join.snapshot()
-            join = stream(**streaming)
-            join.restore(blob)
-            assert join.snapshot() == blob
-    out.append(join.flush())
-    got = pa.concat_tables(out)
-    near, late_left = accepted(left.slice(0, at[0]).to_pylist(), lateness[0])
-    far, late_right = accepted(right.slice(0, at[1]).to_pylist(), lateness[1])
-    near.sort(key=lambda r: r["ts"])
-    want = gk.asof_join(
-        pa.Table.from_pylist(near, LEFT), pa.Table.from_pylist(far, RIGHT),
-        on="ts", by="symbol", sort=True, **options,
+    run = drive(
+        lambda: stream(**streaming), {"left": left, "right": right}, data,
+        restart=restart, check=lambda join: limit is None or join.left.rows.num_rows <= limit,
     )  # fmt: skip
-    assert got.to_pylist() == want.to_pylist()
-    assert got.schema == want.schema
-    counters = join.counters
-    assert (counters["left"]["late"], counters["right"]["late"]) == (late_left, late_right)
-    for side in counters.values():
-        assert side["given"] == side["accepted"] + side["late"] + side["null"]
+    near, far = run.batch("left", lateness[0]), run.batch("right", lateness[1])
+    want = gk.asof_join(near, far, on="ts", by="symbol", **options)
+    assert run.out.to_pylist() == want.to_pylist()
+    assert run.out.schema == want.schema
+    run.check_counters(left=lateness[0], right=lateness[1])
 
 
 @settings(max_examples=60, deadline=None)
@@ -167,10 +126,10 @@ def test_the_buffer_keeps_one_row_per_key_and_what_lies_ahead(
             join.push_right(table(RIGHT, (now, symbol, 0)))
             keys.add(symbol)
         if waiting:
-            oldest = min([join.watermarks[0], *join.times[0].tolist()])
-            ahead = {(s, t) for s, t in zip(join.held[1]["symbol"].to_pylist(),
-                     join.times[1].tolist(), strict=True) if t >= oldest}  # fmt: skip
-            assert join.held[1].num_rows <= len(keys) + len(ahead)
+            oldest = min([join.watermarks["left"], *join.left.times.tolist()])
+            ahead = {(s, t) for s, t in zip(join.right.rows["symbol"].to_pylist(),
+                     join.right.times.tolist(), strict=True) if t >= oldest}  # fmt: skip
+            assert join.right.rows.num_rows <= len(keys) + len(ahead)
 
 
 def test_without_left_rows_a_full_right_buffer_stops_the_push_until_the_left_moves() -> None:
@@ -181,16 +140,16 @@ def test_without_left_rows_a_full_right_buffer_stops_the_push_until_the_left_mov
     join.advance("left", 9)
     join.push_right(rows.slice(2))
     assert join.consumed == 3
-    assert join.held[1]["v"].to_pylist() == [4]
+    assert join.right.rows["v"].to_pylist() == [4]
 
 
 def test_a_right_row_out_of_reach_of_the_tolerance_is_forgotten() -> None:
     join = stream(tolerance=2)
     join.push_right(table(RIGHT, (1, "a", 1)))
     join.advance("left", 3)
-    assert join.held[1].num_rows == 1
+    assert join.right.rows.num_rows == 1
     join.advance("left", 4)
-    assert join.held[1].num_rows == 0
+    assert join.right.rows.num_rows == 0
 
 
 # -- decisions at arrival ----------------------------------------------------------------------
@@ -208,7 +167,7 @@ def test_at_arrival_a_row_sees_what_was_taken_before_it() -> None:
     join.push_right(table(SEQ_RIGHT, (1, 10, "a", 1), (3, 12, "a", 2), (4, 12, "b", 3)))
     assert join.push_left(table(SEQ_LEFT, (2, 11, "a")))["v"].to_pylist() == [1]
     assert join.push_left(table(SEQ_LEFT, (5, 13, "a"), (6, 13, "b")))["v"].to_pylist() == [2, 3]
-    assert join.held[1].num_rows == 2
+    assert join.right.rows.num_rows == 2
     with pytest.raises(gk.UnsortedError, match="5 follows 6; push rows as they arrive"):
         join.push_right(table(SEQ_RIGHT, (5, 13, "a", 4)))
 

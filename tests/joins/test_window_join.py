@@ -75,23 +75,6 @@ def test_equals_the_definition(
         assert got["avg"] == (sum(cells) / len(cells) if cells else None)
 
 
-def test_kdb_wj_example() -> None:
-    quotes = pa.table(
-        {
-            "time": list(range(1, 10)),
-            "ask": [101, 103, 103, 104, 104, 107, 108, 107, 108],
-            "bid": [98, 99, 102, 103, 103, 104, 106, 106, 107],
-        }
-    )
-    trades = pa.table({"time": [1, 4, 8]})
-    out = gk.window_join(
-        trades, quotes, on="time", before=2, after=1, mode="wj",
-        aggs={"ask": ("max", "ask"), "bid": ("min", "bid")},
-    )  # fmt: skip
-    assert out["ask"].to_pylist() == [103, 104, 108]
-    assert out["bid"].to_pylist() == [98, 99, 104]
-
-
 @pytest.mark.parametrize(
     ("window", "mode", "want"),
     [
@@ -204,6 +187,49 @@ def test_min_max_first_and_last_keep_their_type() -> None:
         out = gk.window_join(left.select(["ts"]), other, on="ts", before=5, aggs=aggs)
         out.validate(full=True)
         assert out.schema == full.schema
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([pa.float64(), pa.int64(), pa.uint64()]),
+    st.integers(1, 400),
+    st.integers(0, 2**32 - 1),
+)
+def test_long_windows_equal_the_cells_in_them(kind: pa.DataType, before: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n, few = 600, rng.integers(1, 4)
+    cells = [int(c) if rng.random() < 0.8 else None for c in rng.integers(0, few * 3, n)]
+    if pa.types.is_integer(kind):
+        edge = [2**63 - 1, 0 if kind == pa.uint64() else -(2**63)]
+        cells = [edge[c % 2] if c is not None and c < few else c for c in cells]
+    else:
+        edge_floats = [math.inf, -math.inf]
+        cells = [edge_floats[c % 2] if c is not None and c < few else c for c in cells]
+    right = pa.table({"ts": np.arange(n), "v": pa.array(cells, kind)})
+    left = pa.table({"ts": np.sort(rng.integers(-5, n + before, 50))})
+    functions = ("min", "max", "count", "first", "last")
+    out = gk.window_join(left, right, on="ts", before=before, aggs={f: (f, "v") for f in functions})
+    for row in out.to_pylist():
+        inside = cells[max(0, row["ts"] - before) : max(0, row["ts"] + 1)]
+        there = [c for c in inside if c is not None]
+        want = (min(there), max(there), len(there), there[0], there[-1]) if there else (
+            None, None, 0, None, None,
+        )  # fmt: skip
+        assert tuple(row[f] for f in functions) == want
+
+
+def test_unsigned_sums_and_extremes_keep_all_their_bits() -> None:
+    high = 2**63 + 1
+    right = pa.table({"ts": [1, 2, 3], "v": pa.array([high, high + 1, 5], pa.uint64())})
+    left = pa.table({"ts": [2, 3]})
+    aggs = {"low": ("min", "v"), "high": ("max", "v")}
+    out = gk.window_join(left, right, on="ts", before=1, aggs=aggs)
+    assert out["low"].to_pylist() == [high, 5]
+    assert out["high"].to_pylist() == [high + 1, high + 1]
+    with pytest.raises(gk.PlanError, match="in the window of row 0 does not fit"):
+        gk.window_join(left, right, on="ts", before=1, aggs={"s": ("sum", "v")})
+    small = gk.window_join(left.slice(1), right, on="ts", aggs={"s": ("sum", "v")})
+    assert small["s"].to_pylist() == [5]
 
 
 def test_polars_in_polars_out() -> None:
