@@ -66,9 +66,11 @@ def default_features(**options: Any) -> list[Expr]:
 
 
 def __getattr__(name: str) -> Any:
-    """``gpukern.ewma`` and every other registered kernel; the joins."""
+    """``gpukern.ewma`` and every other registered kernel; the joins; ``gpukern.bars``."""
     if name.startswith("__"):
         raise AttributeError(name)
+    if name == "bars":
+        return import_module("gpukern.bars")
     if name in _JOINS:
         return getattr(import_module(_JOINS[name]), name)
     found = _kernel.kernels().get(name)
@@ -78,4 +80,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *_JOINS, *_kernel.kernels()])
+    return sorted([*__all__, "bars", *_JOINS, *_kernel.kernels()])

@@ -14,6 +14,7 @@ from gpukern import backend
 from gpukern import join_plan as plans
 from gpukern import join_table as tables
 from gpukern.errors import PlanError
+from gpukern.frame import kind_of
 from gpukern.join_plan import AsofOptions, AsofPlan, Index
 
 Duration = str | int | dt.timedelta
@@ -66,6 +67,10 @@ def asof_join(
         columns=columns,
         age_column=age_column,
     )
+    if kind_of(left) == "cudf":
+        from gpukern import join_cudf
+
+        return join_cudf.joined(plan, left, right, sort=sort)
     assert plan.left_on is not None
     assert plan.right_on is not None
     a, b = tables.to_arrow(left), tables.to_arrow(right)

@@ -15,7 +15,7 @@ from gpukern.device_piece import DevicePiece
 from gpukern.device_schedule import Schedule
 from gpukern.device_step import Array, DeviceStep, Functions
 from gpukern.errors import DeviceError
-from gpukern.frame import Result
+from gpukern.frame import Result, kind_of
 from gpukern.job import Job
 from gpukern.memory import empty
 
@@ -59,7 +59,7 @@ class DeviceJob(Job):
 
     def run(self, table: Any, *, sort: bool = False) -> Any:
         """As on the CPU; a cuDF DataFrame gives one, and its columns stay on the device."""
-        if frame_cudf.is_frame(table):
+        if kind_of(table) == "cudf":
             if self.device.name != "cuda":
                 raise DeviceError(f"a cuDF table needs device='cuda', not {self.device.name!r}")
             return frame_cudf.run(self, table, sort=sort)

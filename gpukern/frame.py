@@ -34,7 +34,7 @@ class Result:
 
 
 def kind_of(table: Any) -> str:
-    """'table', 'batch', 'polars' or 'pandas'; raise PlanError for anything else."""
+    """'table', 'batch', 'polars', 'pandas' or 'cudf'; raise PlanError for anything else."""
     if isinstance(table, pa.Table):
         return "table"
     if isinstance(table, pa.RecordBatch):
@@ -45,8 +45,9 @@ def kind_of(table: Any) -> str:
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(table, pandas.DataFrame):
         return "pandas"
-    if type(table).__module__.partition(".")[0] == "cudf":
-        raise PlanError("a cuDF table is worked on where it is: pass device='cuda'")
+    cudf = sys.modules.get("cudf")
+    if cudf is not None and isinstance(table, cudf.DataFrame):
+        return "cudf"
     raise PlanError(
         "input must be a pyarrow Table or RecordBatch, a polars DataFrame or a pandas DataFrame, "
         f"got {type(table).__module__}.{type(table).__qualname__}"
@@ -63,6 +64,8 @@ def column_names(table: Any) -> list[str]:
 def select(table: Any, names: Sequence[str]) -> pa.Table:
     """The named columns as an Arrow table; raise PlanError naming a column that is not there."""
     kind = kind_of(table)
+    if kind == "cudf":
+        raise PlanError("a cuDF table is worked on where it is: pass device='cuda'")
     there = column_names(table)
     for name in names:
         if name not in there:

@@ -5,7 +5,6 @@ Only the names of symbols come to the host, once per distinct symbol of a batch.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +15,6 @@ from gpukern.forms.rows import NULL_INT
 
 if TYPE_CHECKING:
     from gpukern.device_job import DeviceJob
-
-
-def is_frame(table: Any) -> bool:
-    """Whether it is a cuDF DataFrame (cuDF is not imported to find out)."""
-    cudf = sys.modules.get("cudf")
-    return cudf is not None and isinstance(table, cudf.DataFrame)
 
 
 def run(job: DeviceJob, frame: Any, *, sort: bool) -> Any:
@@ -44,7 +37,7 @@ def run(job: DeviceJob, frame: Any, *, sort: bool) -> Any:
     n = len(frame)
     with job.device.working():
         columns = {c: _column(frame[c], c, c in job.integers) for c in plan.value_columns}
-        t = None if plan.time is None else _integers(frame[plan.time], plan.time)
+        t = None if plan.time is None else integers(frame[plan.time], plan.time)
         slots = _slots(job, frame, plan.by, n)
         order = cupy.argsort(t, kind="stable") if sort and t is not None else None
         if order is not None and t is not None:
@@ -88,13 +81,13 @@ def _series(cudf: Any, values: Any, valid: Any, dtype: str, index: Any) -> Any:
 
 def _column(series: Any, name: str, integer: bool) -> Any:
     if integer:
-        return _integers(series, name)
+        return integers(series, name)
     if series.dtype.kind not in "fiub":
         raise PlanError(f"column {name!r} must be numeric, it is {series.dtype}")
     return series.astype("float64").to_cupy(na_value=np.nan)
 
 
-def _integers(series: Any, name: str) -> Any:
+def integers(series: Any, name: str) -> Any:
     """int64 (timestamps in ns), null as the smallest int64."""
     if series.dtype.kind == "M":
         series = series.astype("datetime64[ns]").astype("int64")

@@ -79,23 +79,45 @@ def match_rows(
 def match(name: str, left: Side, right: Side, plan: AsofPlan, *, shift: int = 0) -> Any:
     """The right row of every left row, or −1; None if a key's right rows are not in time order."""
     on = backend.get(name)
-    do = Functions(on)
     with on.working():
-        lookup = on.put(left.keys.lookup(right.keys).astype(np.int64))
-        codes, t = on.put(right.codes.astype(np.int32)), on.put(right.times)
-        n, keys = len(right.codes), right.keys.count
-        order = on.argsort(codes)
-        starts = on.full(keys + 1, "q", n)
-        times, falls = on.empty(n, "q"), on.full(n, "q", 0)
-        if n:
-            do.find_starts(keys + 1, codes, starts, order, keys, n)
-            do.find_disorder(n, codes, t, order, falls, times, n)
-        if int(on.fetch(on.running_sum(falls)[-1:])[0]):
-            return None
-        rows = len(left.codes)
-        out = on.empty(rows, "q")
-        do.match_rows(
-            rows, on.put(left.codes.astype(np.int32)), on.put(left.times), lookup, starts, times,
-            order, plan.direction, int(plan.exact), plan.tolerance, shift, out, rows,
-        )  # fmt: skip
-        return on.fetch(out)[:rows]
+        rows = match_codes(
+            on,
+            (on.put(left.codes.astype(np.int32)), on.put(left.times), len(left.codes)),
+            (on.put(right.codes.astype(np.int32)), on.put(right.times), len(right.codes)),
+            on.put(left.keys.lookup(right.keys).astype(np.int64)),
+            right.keys.count,
+            plan,
+            shift,
+        )
+        return None if rows is None else on.fetch(rows)[: len(left.codes)]
+
+
+def match_codes(
+    on: Any,
+    left: tuple[Any, Any, int],
+    right: tuple[Any, Any, int],
+    lookup: Any,
+    keys: int,
+    plan: AsofPlan,
+    shift: int = 0,
+) -> Any:
+    """The same where codes, times (and how many) of both sides are on the device; so is the result.
+
+    ``lookup`` is the right code of every left one; right codes are below ``keys``.
+    """
+    do = Functions(on)
+    (near, near_t, rows), (codes, t, n) = left, right
+    order = on.argsort(codes[:n])
+    starts = on.full(keys + 1, "q", n)
+    times, falls = on.empty(n, "q"), on.full(n, "q", 0)
+    if n:
+        do.find_starts(keys + 1, codes, starts, order, keys, n)
+        do.find_disorder(n, codes, t, order, falls, times, n)
+    if int(on.fetch(on.running_sum(falls)[-1:])[0]):
+        return None
+    out = on.empty(rows, "q")
+    do.match_rows(
+        rows, near, near_t, lookup, starts, times, order, plan.direction, int(plan.exact),
+        plan.tolerance, shift, out, rows,
+    )  # fmt: skip
+    return out

@@ -44,6 +44,8 @@ def to_arrow(table: Any) -> pa.Table:
         import polars as pl
 
         return table.to_arrow(compat_level=pl.CompatLevel.oldest())
+    if kind == "cudf":  # over the host: only asof_join keeps columns on the device
+        return table.to_arrow()
     names = column_names(table)
     repeated = sorted({n for n in names if names.count(n) > 1})
     if repeated:
@@ -283,9 +285,18 @@ def attach(table: Any, fields: Sequence[pa.Field], arrays: Sequence[pa.Array]) -
         return pd.concat([table, pd.DataFrame(new, index=table.index)], axis=1)
     if kind == "polars":
         return table.hstack(from_arrow("polars", pa.table(list(arrays), pa.schema(fields))))
+    if kind == "cudf":
+        import cudf
+
+        made = table.copy(deep=False)
+        for field, array in zip(fields, arrays, strict=True):
+            series = cudf.Series.from_arrow(array)
+            series.index = table.index
+            made[field.name] = series
+        return made
     schema = pa.schema([*table.schema, *fields], metadata=table.schema.metadata)
-    made = pa.Table if kind == "table" else pa.RecordBatch
-    return made.from_arrays([*table.columns, *arrays], schema=schema)
+    container = pa.Table if kind == "table" else pa.RecordBatch
+    return container.from_arrays([*table.columns, *arrays], schema=schema)
 
 
 def from_arrow(kind: str, table: pa.Table) -> Any:
@@ -299,6 +310,10 @@ def from_arrow(kind: str, table: pa.Table) -> Any:
         import polars as pl
 
         return pl.DataFrame(pl.from_arrow(table))
+    if kind == "cudf":
+        import cudf
+
+        return cudf.DataFrame.from_arrow(table)
     import pandas as pd
 
     return pd.DataFrame(
