@@ -20,7 +20,7 @@ import tempfile
 import textwrap
 import threading
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ import numba
 import numpy as np
 
 from gpukern import order
+from gpukern.forms.rows import pack_flags
 from gpukern.kernel import Kernel
 
 _lock = threading.RLock()
@@ -97,30 +98,39 @@ def compiled(function: Callable[..., Any]) -> Any:
     return numba.njit(error_model="numpy", forceinline=True)(function)
 
 
-def load(kernel: Kernel, variant: str, text: str, arguments: list[Any] | None) -> types.ModuleType:
+def load(
+    kernel: Kernel, variant: str, text: str, loops: Mapping[str, list[Any]] | None
+) -> types.ModuleType:
     """Return the module of one kernel variant, writing its file if it is not there yet.
 
-    Its loop is compiled (or taken from the cache) for the types of ``arguments``, which are empty
-    arrays. None loads the same text as plain Python: the slow oracle of the tests.
+    Its loops are compiled (or taken from the cache) for the types of their arguments, which are
+    empty arrays. None loads the same text as plain Python: the slow oracle of the tests.
     """
     digest = _digest(kernel, text)
-    key = (digest, arguments is not None)
+    key = (digest, loops is not None)
     with _lock:
         if key not in _modules:
             name = f"{kernel.name}_{variant}_{digest}"
             path = write(cache_dir() / "cpu" / f"{name}.py", text)
-            module = _execute(kernel, name, path, arguments is not None)
-            if arguments is not None:
+            module = _execute(kernel, name, path, loops is not None)
+            if loops is not None:
                 try:
-                    module.run(*arguments)
+                    _compile(module, loops)
                 except (EOFError, pickle.UnpicklingError):
                     # A crash or a full disk has left a cut-off file; compile anew.
                     for damaged in (path.parent / "__pycache__").glob(f"{name}.*"):
                         damaged.unlink()
                     module = _execute(kernel, name, path, True)
-                    module.run(*arguments)
+                    _compile(module, loops)
             _modules[key] = module
+        elif loops is not None:
+            _compile(_modules[key], loops)  # another loop of a module that is loaded already
         return _modules[key]
+
+
+def _compile(module: types.ModuleType, loops: Mapping[str, list[Any]]) -> None:
+    for name, arguments in loops.items():
+        getattr(module, name)(*arguments)
 
 
 def load_device(kernel: Kernel, variant: str, text: str, plain: bool) -> types.ModuleType:
@@ -163,6 +173,8 @@ def _digest(kernel: Kernel, text: str) -> str:
         parts.append(f"{name}={source_of(kernel.functions[name])}")
     if "from gpukern.order import" in text:
         parts.append(inspect.getsource(order))
+    if "from gpukern.forms.rows import" in text:
+        parts.append(inspect.getsource(pack_flags))
     return hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:16]
 
 

@@ -87,6 +87,27 @@ def _one_array(column: pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks() if column.num_chunks else pa.array([], column.type)
 
 
+class _Memory:
+    """The memory of an array, kept alive."""
+
+    def __init__(self, owner: np.ndarray) -> None:
+        self.owner = owner
+        address = owner.__array_interface__["data"][0]
+        self.__array_interface__ = {**owner.__array_interface__, "data": (address, False)}
+
+
+def _numbers(array: pa.Array) -> np.ndarray:
+    """The values, without copying them, of the type that results have too.
+
+    NumPy marks Arrow's memory read-only, which is another type to the compiler: every loop would be
+    compiled a second time, when the first table comes. Loops do not write to their inputs.
+    """
+    values = array.to_numpy(zero_copy_only=False)
+    if values.flags.writeable:
+        return values
+    return np.asarray(_Memory(values)) if len(values) else values.copy()
+
+
 def floats(column: pa.ChunkedArray, name: str) -> np.ndarray:
     """A numeric column as float64 with NaN for null; no copy where the column is that already."""
     array = _one_array(column)
@@ -97,7 +118,7 @@ def floats(column: pa.ChunkedArray, name: str) -> np.ndarray:
         raise PlanError(f"column {name!r} must be numeric, it is {kind}")
     if kind != pa.float64():
         array = pc.cast(array, pa.float64(), safe=False)
-    return array.to_numpy(zero_copy_only=False)
+    return _numbers(array)
 
 
 def integers(column: pa.ChunkedArray, name: str) -> np.ndarray:
@@ -117,7 +138,7 @@ def integers(column: pa.ChunkedArray, name: str) -> np.ndarray:
         ) from None
     if array.null_count:
         array = pc.fill_null(array, NULL_INT)
-    return array.to_numpy(zero_copy_only=False)
+    return _numbers(array)
 
 
 def times(column: pa.ChunkedArray, name: str) -> np.ndarray:
@@ -149,6 +170,12 @@ def slots_of(table: pa.Table, by: Sequence[str], symbols: Symbols) -> np.ndarray
         keys.append(tuple(reversed(key)))
     slots = np.array([symbols.slot(key) for key in keys], np.int32)
     return slots[inverse]
+
+
+def check_keys(table: pa.Table, by: Sequence[str]) -> None:
+    """Raise PlanError if a key column is of the wrong type or has nulls."""
+    for name in by:
+        _codes(table.column(name), name)
 
 
 def _to_slots(codes: np.ndarray, values: pa.Array, symbols: Symbols) -> np.ndarray | int:
@@ -187,8 +214,7 @@ def _codes(column: pa.ChunkedArray, name: str) -> tuple[np.ndarray, pa.Array]:
             f"key column {name!r} has {nulls} null{'s' if nulls > 1 else ''}; every row needs a "
             "symbol, drop or fill them"
         )
-    codes = pc.cast(array.indices, pa.int32()).to_numpy(zero_copy_only=False)
-    return codes, array.dictionary
+    return _numbers(pc.cast(array.indices, pa.int32())), array.dictionary
 
 
 def arrow_array(result: Result) -> pa.Array:

@@ -45,7 +45,12 @@ class Job:
         self.null = NULL_FLOAT[plan.nan_policy]
         self.cost = [0] * len(plan.steps)  # ns of each step in the last piece
         self.modules: list[Any] = [None] * len(plan.steps)
-        self.levels = plan.levels()
+        self.row_wise = frozenset(
+            n
+            for n, (step, state) in enumerate(zip(plan.steps, self.states, strict=True))
+            if step.template.row_wise and not state.mapped and plan.nan_policy == "skip"
+        )
+        self.levels = plan.levels(self.row_wise)
         self.used = plan.used()
         self.wanted: dict[Any, list[int]] = {}
         for at, output in enumerate(plan.outputs):
@@ -81,7 +86,12 @@ class Job:
         columns, t = self._columns(arrow, pool)
         known = len(self.symbols)
         try:
-            slots = frame.slots_of(arrow, self.plan.by, self.symbols)
+            if t is None and len(self.row_wise) == len(self.plan.steps):
+                # Nothing is kept per symbol, so it does not matter which rows are whose.
+                frame.check_keys(arrow, self.plan.by)
+                slots: np.ndarray | int = 0
+            else:
+                slots = frame.slots_of(arrow, self.plan.by, self.symbols)
             self._grow()
             order = None
             if sort and t is not None:
@@ -198,18 +208,22 @@ class Job:
         """Load a step's module and compile its loop (from the cache if it is there)."""
         if self.modules[step] is None:
             template = self.plan.steps[step].template
-            arguments = self._empty_arguments(step) if self.jit else None
+            loops = self._empty_arguments(step) if self.jit else None
             self.modules[step] = codegen.load(
-                template.kernel, template.variant, template.text, arguments
+                template.kernel, template.variant, template.text, loops
             )
 
-    def _empty_arguments(self, step: int) -> list[np.ndarray | int]:
+    def _empty_arguments(self, step: int) -> dict[str, list[Any]]:
+        """The loop of a step's module that is used, and what it is called with."""
         kernel = self.plan.steps[step].kernel
         ins = [np.zeros(0, np.int64 if i.dtype == "i64" else np.float64) for i in kernel.inputs]
         outs = [np.zeros(0, np.float64 if o.dtype == "f64" else np.int64) for o in kernel.outputs]
         runs = np.zeros((0, 4), np.int64)
         state = np.zeros((1, 1))
-        return [runs, state, 0, state, NO_ARENA, NO_TIME[:0], *ins, *outs]
+        if step in self.row_wise:
+            bits = [np.zeros(0, np.uint8) for _ in outs]
+            return {"run_rows": [state, 0, *ins, *outs, *bits, np.zeros(len(outs), np.int64)]}
+        return {"run": [runs, state, 0, state, NO_ARENA, NO_TIME[:0], *ins, *outs]}
 
     def _process(
         self,

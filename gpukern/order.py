@@ -3,7 +3,6 @@
 All work on ``s[0:n]``, a float64 array in ascending order without NaN.
 """
 
-import numpy as np
 from numba.extending import register_jitable
 
 # Windows up to this length are searched by counting: every 16th element, then single ones (short
@@ -102,21 +101,21 @@ def exchange(s, n, old, x):
 
 
 @register_jitable
-def replace(s, to, n, old, x):
-    """Write the window of ``s`` without one ``old`` and with x to ``to``.
+def replace(s, n, old, x):
+    """Take one ``old`` out of the window and put x in.
 
-    Both hold n values from index 1 between sentinels −inf and +inf. Every element is a selection
-    among itself, its neighbour and x, so the pass compiles to vector code.
+    ``s`` holds n values from index 1 between sentinels −inf and +inf. Every element is a selection
+    among itself, its neighbour and x, and none is read after it was written, so the pass compiles
+    to vector code without branches.
     """
     if x > old:
         for j in range(1, n + 1):
             shifted = min(s[j + 1], max(x, s[j]))
-            to[j] = s[j] if s[j] < old else shifted
+            s[j] = s[j] if s[j] < old else shifted
     else:
-        for j in range(1, n + 1):
+        for j in range(n, 0, -1):
             shifted = max(s[j - 1], min(x, s[j]))
-            to[j] = s[j] if s[j] > old else shifted
-    to[n + 1] = np.inf
+            s[j] = s[j] if s[j] > old else shifted
 
 
 @register_jitable

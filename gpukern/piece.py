@@ -72,6 +72,8 @@ class Piece:
         self.missing: dict[Any, np.ndarray | None] = {}
         self.classes: dict[Any, RowClass] = {}
         self.local: np.ndarray | None = None
+        if len(job.row_wise) == len(job.plan.steps):
+            return
         if isinstance(slots, int):
             self.touched = np.array([slots], np.int64)
         else:
@@ -223,13 +225,17 @@ class Piece:
     def _step(self, n: int) -> None:
         """One step on one thread."""
         begin = perf_counter_ns()
+        if n in self.job.row_wise:
+            self._row_wise_step(n, shared=False)
+            self.job.cost[n] = perf_counter_ns() - begin
+            return
         step = self.job.plan.steps[n]
         rows = self.classes[step.present]
         t, inputs, outs = self._operands(n, step, rows)
         self._loop(n, rows.runs, t, inputs, outs)
         for m, dense in enumerate(outs):
             if (n, m) in self.job.used:
-                out, bits, counts = self._room((n, m), dense)
+                out, bits, counts = self._room((n, m), dense.dtype.type)
                 self._back(0, self.n, rows, dense, out, bits, counts)
                 self._close((n, m), out, bits, counts)
         self.job.cost[n] = perf_counter_ns() - begin
@@ -237,6 +243,9 @@ class Piece:
     def _shared_step(self, n: int) -> None:
         """One step on all threads: symbols are shared out, long runs of one symbol are cut."""
         assert self.pool is not None
+        if n in self.job.row_wise:
+            self._row_wise_step(n, shared=True)
+            return
         step = self.job.plan.steps[n]
         rows = self.classes[step.present]
         t, inputs, outs = self._operands(n, step, rows)
@@ -253,10 +262,39 @@ class Piece:
             groups = _share_out(np.array(small), threads)
             list(self.pool.map(lambda runs: self._loop(n, runs, t, inputs, outs), groups))
         used = [m for m in range(len(outs)) if (n, m) in self.job.used]
-        rooms = [self._room((n, m), outs[m]) for m in used]
+        rooms = [self._room((n, m), step.kinds[m]) for m in used]
         tasks = [(rows, outs[m], *room) for m, room in zip(used, rooms, strict=True)]
         self._over_rows(tasks, self._back)
         for m, room in zip(used, rooms, strict=True):
+            self._close((n, m), *room)
+
+    def _row_wise_step(self, n: int, *, shared: bool) -> None:
+        """A step that reads the current row alone, straight from and to columns in row order."""
+        step, state = self.job.plan.steps[n], self.job.states[n]
+        module = self.job.modules[n]
+        absent = 0
+        inputs = []
+        for m, (_, ref) in enumerate(step.inputs):
+            if ref is None:
+                absent |= 1 << m
+            column = np.full(self.n, np.nan) if ref is None else self.columns[ref]
+            inputs.append(column if column.dtype == np.float64 else _as_floats(column))
+        rooms = [self._room((n, m), kind) for m, kind in enumerate(step.kinds)]
+
+        def work(lo: int, hi: int) -> None:
+            nulls = np.zeros(len(rooms), np.int64)
+            now = [column[lo:hi] for column in inputs]
+            outs = [out[lo:hi] for out, _, _ in rooms]
+            bits = [valid[lo // 8 : (hi + 7) // 8] for _, valid, _ in rooms]
+            module.run_rows(state.parameters, absent, *now, *outs, *bits, nulls)
+            for (_, _, counts), lost in zip(rooms, nulls.tolist(), strict=True):
+                counts.append(lost)
+
+        if shared:
+            self._over_rows([()], work)
+        else:
+            work(0, self.n)
+        for m, room in enumerate(rooms):
             self._close((n, m), *room)
 
     def _loop(
@@ -296,14 +334,12 @@ class Piece:
 
     # -- results --------------------------------------------------------------------------
 
-    def _room(
-        self, ref: tuple[int, int], dense: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    def _room(self, ref: tuple[int, int], kind: type) -> tuple[np.ndarray, np.ndarray, list[int]]:
         """Where a result goes in row order: the output column if there is one."""
         at = self.job.wanted.get(ref)
         if at is not None:
             return (*self.targets[at[0]], [])
-        return empty(self.n, dense.dtype.type), empty((self.n + 7) // 8, np.uint8), []
+        return empty(self.n, kind), empty((self.n + 7) // 8, np.uint8), []
 
     def _back(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -193,12 +193,12 @@ class Plan:
         read = {ref for step in self.steps for _, ref in step.inputs if ref is not None}
         return read | {o.ref for o in self.outputs}
 
-    def levels(self) -> list[Level]:
-        """The steps by depth."""
+    def levels(self, row_wise: Collection[int] = ()) -> list[Level]:
+        """The steps by depth; steps that run in row order need nothing made ready."""
         found = []
         for depth in range(max(s.level for s in self.steps) + 1):
             own = [n for n, s in enumerate(self.steps) if s.level == depth]
-            steps = [self.steps[n] for n in own]
+            steps = [self.steps[n] for n in own if n not in row_wise]
             dense = [(s.present, d) for s in steps for d in s.dense if d is not None]
             dense += [(s.present, (None, rows.ANY)) for s in steps if s.clock]
             present = tuple(dict.fromkeys(p for s in steps for p in s.present))

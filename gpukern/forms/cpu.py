@@ -28,6 +28,7 @@ BLOCK = 128  # rows of a block of a cumulative fold
 AHEAD = 8  # symbols whose state is asked for at once
 CHUNK = 256  # rows whose totals are held before they are turned into outputs
 MAX_LAGS = {"prev_": 1, "prev2_": 2}
+NULL = "-9223372036854775808"  # of outputs that are not floats
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Template:
     layout: Layout
     uses_time: bool
     lookback: str  # what rebuilds the state: 'window', 'lag', 'base' (block bases) or 'all'
+    row_wise: bool = False  # has ``run_rows``, which needs no grouping (``cpu_rows.py``)
 
 
 class Source:
@@ -144,7 +146,7 @@ def _emit(s: Source, kernel: Kernel, call: str, row: str) -> None:
 
 def _emit_null(s: Source, kernel: Kernel, row: str) -> None:
     for n, output in enumerate(kernel.outputs):
-        s(f"out_{n}[{row}] = {'null' if output.dtype == 'f64' else '-9223372036854775808'}")
+        s(f"out_{n}[{row}] = {'null' if output.dtype == 'f64' else NULL}")
 
 
 def _lags(kernel: Kernel, *functions: str) -> list[tuple[str, list[str]]]:
@@ -191,11 +193,16 @@ def _map(kernel: Kernel, params: dict[str, Any]) -> Template:
 
 
 def _map_plain(kernel: Kernel) -> Template:
+    from gpukern.forms import cpu_rows
+
     s = _begin(kernel, "map", [])
     s.block("for i in range(lo, hi):")
     _emit(s, kernel, invoke(kernel.functions["value"], "value", _scope(kernel, "i")), "i")
     uses_time = _uses_time(kernel, "value")
-    return Template(kernel, "map", _text(s), Layout(), uses_time, "lag")
+    text, row_wise = _text(s), not uses_time and cpu_rows.fits(kernel)
+    if row_wise:
+        text = cpu_rows.IMPORTS + text + cpu_rows.row_order(kernel)
+    return Template(kernel, "map", text, Layout(), uses_time, "lag", row_wise)
 
 
 def _column(name: str) -> str:
@@ -356,10 +363,9 @@ def _rank(kernel: Kernel, params: dict[str, Any]) -> Template:
         base = layout.size
         s(f"ring = st[slot, {base} : {base} + window]")
         s(f"kept = st[slot, {base} + window : {base} + 2 * window]")
-        # The sorted window lives between two sentinels, in one of two buffers: replacing a value
-        # writes the other one, in one pass without a branch per element.
-        s("work = np.empty(window + 2)", "other = np.empty(window + 2)")
-        s("work[0] = other[0] = -np.inf", "work[n + 1] = other[n + 1] = np.inf")
+        # The sorted window lives between two sentinels, so that replacing a value is one pass
+        # without a branch per element.
+        s("work = np.empty(window + 2)", "work[0] = -np.inf", "work[n + 1] = np.inf")
         s("for j in range(n):", "    work[j + 1] = kept[j]")
         s("q = rows % window", "order = work[1:]")
     else:
@@ -374,9 +380,9 @@ def _rank(kernel: Kernel, params: dict[str, Any]) -> Template:
     if excluded:
         _emit_ranked(s, kernel)
     if variant == "rows":
-        s.block("if rows >= window and nans == 0 and x == x and window <= SCAN:")
-        s("replace(work, other, n, ring[q], x)", "work, other = other, work", "order = work[1:]")
-        s.end()
+        s.block("if rows >= window and nans == 0 and x == x:")
+        s("if window <= SCAN:", "    replace(work, n, ring[q], x)")
+        s("else:", "    exchange(order, n, ring[q], x)").end()
         s.block("else:")
         s.block("if rows >= window:")
         s("old = ring[q]", "if old == old:", "    remove(order, n, old)", "    n -= 1")
@@ -394,7 +400,7 @@ def _rank(kernel: Kernel, params: dict[str, Any]) -> Template:
         s("for j in range(window):", "    kept[j] = work[j + 1] if j < n else 0.0")
     s(*layout.store())
     name = f"rank_{variant}" + ("_before" if excluded else "")
-    text = "from gpukern.order import SCAN, insert, remove, replace\n\n" + _text(s)
+    text = "from gpukern.order import SCAN, exchange, insert, remove, replace\n\n" + _text(s)
     uses_time = variant == "time" or _uses_time(kernel, "value")
     return Template(kernel, name, text, layout, uses_time, "window")
 

@@ -12,10 +12,14 @@ into outputs (a loop of independent divisions and roots, which the compiler vect
 
 from __future__ import annotations
 
+import re
+
 from gpukern.forms import cpu
 from gpukern.forms.cpu import BLOCK, CHUNK, Source, Template
 from gpukern.forms.layout import Layout, invoke, wanted
 from gpukern.kernel import Kernel
+
+LANES = 4  # blocks of a window that are summed at the same time
 
 
 class _Fold:
@@ -143,6 +147,15 @@ class _Fold:
         s.end()
         s("rows += 1", *cpu._shift(self.lags, "lo"), "lo += 1").end()
 
+    @property
+    def lockstep(self) -> bool:
+        """Whether blocks may go abreast: a row's element depends on its inputs alone.
+
+        Only with one or two sums: more of them are chains enough to fill the time of waiting.
+        """
+        alone = not self.lags and "inner" not in self.sources
+        return alone and len(self.acc) <= 2 and not {"t", "k"} & wanted(self.kernel, "lift")
+
 
 def _kernel_name(local: str) -> str:
     """``m_s1`` → ``s1``, ``cx_price`` → ``cprice``."""
@@ -160,6 +173,13 @@ def _literal(value: float) -> str:
     return repr(float(value))
 
 
+def _outputs(kernel: Kernel, call: str) -> list[str]:
+    """Lines that put the result of a call into the output slices."""
+    if len(kernel.outputs) == 1:
+        return [f"to_0[j] = {call}"]
+    return [f"v = {call}", *(f"to_{n}[j] = v[{n}]" for n in range(len(kernel.outputs)))]
+
+
 def _emission(s: Source, fold: _Fold, count: str) -> None:
     """Outputs of rows i…i+q−1 from the chunk buffers; ``count`` is the rows in the window."""
     kernel = fold.kernel
@@ -173,10 +193,7 @@ def _emission(s: Source, fold: _Fold, count: str) -> None:
     call = invoke(kernel.functions["value"], "value", scope)
 
     def outputs() -> None:
-        if len(kernel.outputs) == 1:
-            s(f"to_0[j] = {call}")
-        else:
-            s(f"v = {call}", *(f"to_{n}[j] = v[{n}]" for n in range(len(kernel.outputs))))
+        s(*_outputs(kernel, call))
 
     if count:  # windows in rows: rows of the warm-up one by one, then the steady loop
         s("warm = min(max(span - k, begin), q)")
@@ -231,8 +248,20 @@ def rows(kernel: Kernel, before: bool) -> Template:
     s.end(2)
     fold.skip_first_rows(s)
     s(f"k = rows - {len(fold.lags)}", "o = k % span", "i = lo")
+    if fold.lockstep:
+        # Whole blocks whose block before is among these rows; the last row is left to the
+        # ordinary loop, which leaves the state behind.
+        s("abreast = lo + (span - o) % span")
+        s("abreast += max(max(emit, lo + span) - abreast + span - 1, 0) // span * span")
+        s(f"groups = max(hi - 1 - abreast, 0) // ({LANES} * span)")
     s.block("while i < hi:")
     s("q = 0", f"size = min(hi - i, {CHUNK})")
+    if fold.lockstep:
+        s.block("if groups > 0 and i <= abreast:")
+        s.block("if i == abreast:")
+        _abreast(s, fold, before, width)
+        s("groups = 0", "continue").end()
+        s("size = min(size, abreast - i)").end()
     s.block("while q < size:")
     s("m = min(span - o, size - q)", *fold.slices("i + q", "m"))
     s.block("if o == 0:")
@@ -269,6 +298,68 @@ def rows(kernel: Kernel, before: bool) -> Template:
     s(*layout.store())
     name = "fold_rows" + ("_before" if before else "")
     return Template(kernel, name, cpu._text(s), layout, fold.uses_time, "window")
+
+
+def _abreast(s: Source, fold: _Fold, before: bool, width: int) -> None:
+    """``groups`` times LANES whole blocks at once, from the inputs alone.
+
+    A block is a chain of additions that wait for each other; chains of several blocks overlap.
+    Every block does what the ordinary loop does, in its order, so the bits are the same.
+    """
+    kernel, acc = fold.kernel, list(fold.acc)
+    columns = [x[2:] for x in fold.kept]
+    own = [
+        *fold.inner,
+        *(f"c{x}" for x in fold.centred),
+        *(f"{p}_{c}" for c in columns for p in "ab"),
+    ]
+    own += [p + a for a in acc for p in ("", "e_", "tot_", "suf_")]
+    own += [f"wide_{n}" for n in fold.totals]
+    names = re.compile(r"\b(" + "|".join(map(re.escape, own)) + r")\b")
+
+    def lanes(lines: list[str]) -> None:
+        for lane in range(LANES):
+            s(*(names.sub(rf"\1_{lane}", line) for line in lines))
+
+    s(*(f"all_suf_{a} = np.empty({LANES} * span)" for a in acc))
+    s(*(f"all_wide_{n} = np.empty({LANES} * span)" for n in fold.totals))
+    for lane in range(LANES):
+        part = f"{lane} * span : {lane + 1} * span"
+        s(*(f"suf_{a}_{lane} = all_suf_{a}[{part}]" for a in acc))
+        s(*(f"wide_{n}_{lane} = all_wide_{n}[{part}]" for n in fold.totals))
+    s.block("for group in range(groups):")
+    for c in columns:  # the block before and the block
+        for lane in range(LANES):
+            s(f"b_{c}_{lane} = in_{c}[i + {lane - 1} * span : i + {lane} * span]")
+            s(f"a_{c}_{lane} = in_{c}[i + {lane} * span : i + {lane + 1} * span]")
+    lanes([*fold.row("0"), *fold.centre(), *fold.reset()])
+    s.block("for z in range(span):")
+    s("j = span - 1 - z")
+    save = [f"suf_{a}[j] = {a}" for a in acc]
+    join = fold.join(["e_" + a for a in acc], acc, acc)
+    older = [line.replace("= a_", "= b_") for line in fold.row("j")]
+    lanes([*older, *fold.lift("j"), *(join + save if before else save + join)])
+    s.end()
+    lanes(fold.reset())
+    s.block("for j in range(span):")
+    tot = [f"tot_{a}" for a in acc]
+    joined = fold.join([f"suf_{a}[j]" for a in acc], acc, tot)
+    line = [*fold.row("j"), *fold.lift("j")]
+    line += joined + fold.prefix() if before else fold.prefix() + joined
+    lanes([*line, *fold.keep_totals(tot, "j", "wide_")])
+    s.end()
+    s(f"size = {LANES} * span", "n = span")
+    s(*(f"to_{n} = out_{n}[i : i + size]" for n in range(len(kernel.outputs))))
+    ins = [x.name for x in kernel.inputs if x.name in wanted(kernel, "value")]
+    s(*(f"now_{x} = in_{x}[i : i + size]" for x in ins))
+    scope = cpu._scope(kernel, "i + j")
+    scope.update({_kernel_name(c): f"all_wide_{c}[j]" for c in fold.totals}, n="n")
+    scope.update({x: f"now_{x}[j]" for x in ins})
+    s.block("for j in range(size):")
+    s(*_outputs(kernel, invoke(kernel.functions["value"], "value", scope))).end()
+    s("i += size", "k += size").end()
+    s.block("for j in range(span):")
+    s(*(f"ring[j * {width} + {n}] = in_{c}[i - span + j]" for n, c in enumerate(columns))).end()
 
 
 def _suffixes(s: Source, fold: _Fold, length: str, start: str = "0") -> None:

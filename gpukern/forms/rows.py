@@ -10,9 +10,11 @@ import math
 
 import numpy as np
 from numba import njit
+from numba.extending import register_jitable
 
 ANY, POSITIVE, NON_NEGATIVE = 0, 1, 2
 NULL_INT = -(2**63)
+CLOSED = 1024  # rows between looking at results and packing what was seen: a cache holds them
 # Float null of nan_policy='propagate', where NaN is a value: a quiet NaN with this payload.
 NULL_BITS = 0x7FF8_6E75_6C6C_0001
 
@@ -199,6 +201,21 @@ def gather(dense, pos, out):
         out[i] = dense[pos[i]]
 
 
+@register_jitable
+def pack_flags(flags, n, bits):
+    """bits = the n flags of one byte each, packed; ``flags`` has room for the last byte."""
+    flags[n : 8 * len(bits)] = 0
+    words = flags.view(np.uint64)
+    seven, fourteen, rest, byte = np.uint64(7), np.uint64(14), np.uint64(28), np.uint64(255)
+    for b in range(len(bits)):
+        # Bit 0 of every byte moves to its place: in pairs, in fours, in the lowest byte.
+        w = words[b]
+        w |= w >> seven
+        w |= w >> fourteen
+        w |= w >> rest
+        bits[b] = w & byte
+
+
 @njit(cache=True, nogil=True)
 def to_rows(dense, pos, out, bits):
     """out[i] = dense[pos[i]], null where it is not finite; return the nulls.
@@ -223,28 +240,20 @@ def to_rows(dense, pos, out, bits):
 @njit(cache=True, nogil=True)
 def close_rows(out, bits):
     """The same where the kernel wrote its result in row order already."""
-    n = len(out)
+    flags = np.empty(CLOSED, np.uint8)
     nulls = 0
-    for b in range(n >> 3):
-        byte = 0
-        at = out[8 * b : 8 * b + 8]
-        for j in range(8):
-            byte |= int(at[j] - at[j] == 0.0) << j
-        bits[b] = byte
-        if byte != 255:
-            for j in range(8):
-                if not (byte >> j) & 1:
-                    at[j] = math.nan
-                    nulls += 1
-    if n & 7:
-        byte = 0
-        for i in range(n & ~7, n):
-            ok = out[i] - out[i] == 0.0
-            byte |= int(ok) << (i & 7)
-            if not ok:
-                out[i] = math.nan
-                nulls += 1
-        bits[n >> 3] = byte
+    for lo in range(0, len(out), CLOSED):
+        at = out[lo : lo + CLOSED]
+        kept = 0
+        for j in range(len(at)):
+            ok = at[j] - at[j] == 0.0
+            flags[j] = ok
+            kept += ok
+        if kept < len(at):
+            nulls += len(at) - kept
+            for j in range(len(at)):
+                at[j] = at[j] if flags[j] else math.nan
+        pack_flags(flags, len(at), bits[lo >> 3 : (lo + len(at) + 7) >> 3])
     return nulls
 
 

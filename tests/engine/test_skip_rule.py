@@ -46,7 +46,7 @@ def test_unexplained_skips(tmp_path: Path, ci: str, expected: str) -> None:
     environment = {n: v for n, v in os.environ.items() if not n.startswith("PYTEST")}
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
-        env={**environment, "GPUKERN_CI": ci},
+        env={**environment, "GPUKERN_CI": ci, "PYTHONPATH": str(TESTS)},
         cwd=tmp_path,
         capture_output=True,
         text=True,
