@@ -63,7 +63,7 @@ def test_a_whole_module_that_skips_itself_counts_too(tmp_path: Path) -> None:
     environment = {n: v for n, v in os.environ.items() if not n.startswith("PYTEST")}
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
-        env={**environment, "GPUKERN_CI": "1"},
+        env={**environment, "GPUKERN_CI": "1", "PYTHONPATH": str(TESTS)},
         cwd=tmp_path,
         capture_output=True,
         text=True,
