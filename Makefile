@@ -8,10 +8,11 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
 BENCH ?= all
+CUDA ?= cuda13
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench docs warmup clean
+.PHONY: help demo test check format bench docs warmup gpu clean
 
 help:
 	@echo "make demo    replay a small recording: features, Parquet and an HTML report in demo-output/"
@@ -20,6 +21,7 @@ help:
 	@echo "make bench   the benchmarks (BENCH=features|kernels|stream|cold|memory picks one)"
 	@echo "make docs    write docs/kernels.md, docs/cli.md and the README's table of measurements"
 	@echo "make warmup  compile the default features into the cache"
+	@echo "make gpu     on a GPU machine: the GPU tests, then the GPU benchmark (CUDA=cuda12 for CUDA 12)"
 	@echo "make clean   remove $(VENV) and demo-output/"
 
 $(PY):
@@ -65,6 +67,14 @@ bench: $(VENV)/.installed-bench
 
 docs: $(VENV)/.installed
 	$(PY) docs/build.py
+
+$(VENV)/.installed-$(CUDA): pyproject.toml $(VENV)/.installed-gpu
+	$(PIP) --editable '.[$(CUDA)]'
+	@touch $@
+
+gpu: $(VENV)/.installed-$(CUDA)
+	$(PY) -m pytest -W error tests/gpu $(PYTEST_ARGS)
+	$(PY) -m bench gpu
 
 clean:
 	rm -rf $(VENV) demo-output

@@ -49,8 +49,14 @@ def machine() -> dict[str, Any]:
         "name": f"{cores}-core {model}{' VM' if virtual else ''}",
         "memory_gb": round(memory_bytes / 1e9),
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "versions": versions(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that are installed."""
+    found = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
+    return {name: found[name] for name in LIBRARIES if name in found}
 
 
 def interleaved(

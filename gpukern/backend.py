@@ -9,6 +9,7 @@ numba's simulator, for tests on machines without a GPU.
 from __future__ import annotations
 
 import ctypes.util
+import hashlib
 import importlib.util
 import logging
 import re
@@ -33,6 +34,7 @@ log = logging.getLogger("gpukern")
 DEVICES = ("cpu", "cuda", "cudasim", "auto")
 DTYPES = {"d": np.float64, "q": np.int64, "i": np.int32, "b": np.uint8}
 BLOCK = 128  # threads of a block
+EXTRA = "install the extra: pip install 'gpukern[cuda13]' ('gpukern[cuda12]' for CUDA 12)"
 Launch = Callable[..., None]  # (threads, *arguments); the function strides over what is left
 _announced = False
 _compiling = threading.Lock()
@@ -57,10 +59,9 @@ def choose(device: str) -> str:
 @cache
 def what_is_missing() -> str:
     """Why CUDA cannot be used here, with the remedy; '' if it can."""
-    extra = "install the extra: pip install 'gpukern[cuda13]' ('gpukern[cuda12]' for CUDA 12)"
     for module, name in (("cupy", "CuPy"), ("numba_cuda", "numba-cuda")):
         if importlib.util.find_spec(module) is None:
-            return f"{name} is not installed; {extra}"
+            return f"{name} is not installed; {EXTRA}"
     if ctypes.util.find_library("nvcuda" if sys.platform == "win32" else "cuda") is None:
         return "there is no NVIDIA driver (libcuda is not found); use device='cpu'"
     import cupy
@@ -70,6 +71,20 @@ def what_is_missing() -> str:
     except cupy.cuda.runtime.CUDARuntimeError as error:
         return f"the NVIDIA driver cannot be used ({error}); use device='cpu'"
     return "" if count else "the NVIDIA driver finds no GPU; use device='cpu'"
+
+
+def describe() -> str:
+    """The GPU that ``device="cuda"`` works on. Only where nothing is missing."""
+    import cupy
+
+    device = cupy.cuda.Device()
+    about = cupy.cuda.runtime.getDeviceProperties(device.id)
+    driver = cupy.cuda.runtime.driverGetVersion()
+    return (
+        f"{about['name'].decode()}, sm_{device.compute_capability}, "
+        f"{about['totalGlobalMem'] / 2**30:.0f} GiB, driver for CUDA "
+        f"{driver // 1000}.{driver % 1000 // 10}"
+    )
 
 
 @cache
@@ -135,23 +150,20 @@ def entry_name(ptx: str) -> str:
     return found[1]
 
 
-def threads_of_block(threads: int, most: int) -> tuple[int, int]:
-    """Grid and block for about that many threads, at most ``most`` blocks."""
-    block = 128
-    return max(1, min(-(-threads // block), most)), block
-
-
 def cached_ptx(
     function: Callable[..., Any], digest: str, kinds: str, capability: tuple[int, int]
 ) -> Path:
     """The file that holds a function's PTX, compiled if it is not there yet."""
+    compiler = hashlib.sha256(compiler_version().encode()).hexdigest()[:8]
     architecture = f"sm_{capability[0]}{capability[1]}"
-    path = codegen.cache_dir() / "cuda" / f"{function.__name__}_{digest}_{architecture}.ptx"
+    name = f"{function.__name__}_{digest}_{compiler}_{architecture}.ptx"
+    path = codegen.cache_dir() / "cuda" / name
     if not path.exists():
         codegen.write(path, compile_ptx(function, kinds, capability))
     return path
 
 
+@cache
 def compiler_version() -> str:
     """What the compiler's output depends on beside its input."""
     return f"numba-cuda {version('numba-cuda')}, numba {version('numba')}"
@@ -227,6 +239,26 @@ class Simulator:
         return launch
 
 
+class Compiler:
+    """Fills the cache with a GPU's machine-independent code where there is no GPU."""
+
+    def __init__(self, capability: tuple[int, int]) -> None:
+        if importlib.util.find_spec("numba_cuda") is None:
+            raise DeviceError(f"device 'cuda': numba-cuda is not installed; {EXTRA}")
+        config: Any = import_module("numba").config
+        if config.ENABLE_CUDASIM:
+            raise DeviceError(
+                "device 'cuda': the simulator is on in this process; unset NUMBA_ENABLE_CUDASIM"
+            )
+        self.capability = capability
+        self.cuda = _cuda_module()
+
+    def load(self, function: Callable[..., Any], digest: str, kinds: str) -> Path:
+        """The file of a device function's PTX, compiled or taken from the cache."""
+        function.__globals__["cuda"] = self.cuda
+        return cached_ptx(function, digest, kinds, self.capability)
+
+
 class Cuda:
     """A GPU. CuPy's pool (RMM's where it is installed) gives all memory there is."""
 
@@ -249,6 +281,7 @@ class Cuda:
         self.stream = cupy.cuda.Stream(non_blocking=True)
         self.staging = PinnedStaging(cupy, self.stream)
         self.cuda = _cuda_module()
+        self.launchers: dict[tuple[str, str], Launch] = {}  # the driver assembles PTX when loaded
 
     def free_bytes(self) -> int:
         """Memory that may be used."""
@@ -285,6 +318,12 @@ class Cuda:
 
     def load(self, function: Callable[..., Any], digest: str, kinds: str) -> Launch:
         """A launcher of a device function, compiled or taken from the cache."""
+        key = (function.__name__, digest)
+        if key not in self.launchers:
+            self.launchers[key] = self._launcher(function, digest, kinds)
+        return self.launchers[key]
+
+    def _launcher(self, function: Callable[..., Any], digest: str, kinds: str) -> Launch:
         function.__globals__["cuda"] = self.cuda
         path = cached_ptx(function, digest, kinds, self.capability)
         module = self.cp.RawModule(path=str(path))

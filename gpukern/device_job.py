@@ -133,30 +133,18 @@ class DeviceJob(Job):
         results: list[Result],
     ) -> int:
         """Queue the work on the next rows; returns how many. Out of memory: fewer rows."""
-        staging = self.device.staging
         while True:
             # A small batch fits; asking how much memory is free would take longer than its work.
             fit = n - lo if n - lo <= PUSH else self._rows_that_fit()
             hi = min(lo + (self.most_rows or fit), n)
-            # A piece that fails half way has moved some steps on: begin it again from here.
-            kept = [step.keep() for step in self.steps] if hi - lo > PUSH else None
+            kept = None
             try:
-                own = slots if isinstance(slots, int) else slots[lo:hi]
-                counts = self._rows_of_symbols(own, hi - lo)
-                for step in self.steps:
-                    step.reserve(counts, len(self.symbols))
-                columns_in = [c[lo:hi].view(np.int64) for c in columns.values()]
-                if t is not None and self.plan.uses_time:
-                    columns_in.append(t[lo:hi])
-                words = staging.upload(columns_in)
-                codes = own if isinstance(own, int) else staging.upload([own])
-                piece = DevicePiece(self, hi - lo, codes, words)
-                out, bits = piece.run()
-                staging.release([words, codes])
-                staging.download(out, [r.values[lo:hi].view(np.int64) for r in results])
-                staging.download(bits, [r.bits[lo // 8 : (hi + 7) // 8] for r in results])
+                # A piece that fails half way has moved some steps on: begin it again from here.
+                kept = [step.keep() for step in self.steps] if hi - lo > PUSH else None
+                # What the piece takes is given back when it fails, as nothing here holds it.
+                self._queue(lo, hi, slots, t, columns, results)
             except self.device.out_of_memory as error:
-                staging.finish()
+                self.device.staging.finish()
                 if kept is None or hi - lo <= LEAST_ROWS:
                     raise DeviceError(
                         f"device {self.device.name!r} is out of memory on a piece of {hi - lo} "
@@ -167,6 +155,31 @@ class DeviceJob(Job):
                 self.most_rows = max(LEAST_ROWS, (hi - lo) // 2) & ~7
                 continue
             return hi - lo
+
+    def _queue(
+        self,
+        lo: int,
+        hi: int,
+        slots: np.ndarray | int,
+        t: np.ndarray | None,
+        columns: dict[str, np.ndarray],
+        results: list[Result],
+    ) -> None:
+        """Copies in, work and copies out of rows lo…hi."""
+        staging = self.device.staging
+        own = slots if isinstance(slots, int) else slots[lo:hi]
+        counts = self._rows_of_symbols(own, hi - lo)
+        for step in self.steps:
+            step.reserve(counts, len(self.symbols))
+        columns_in = [c[lo:hi].view(np.int64) for c in columns.values()]
+        if t is not None and self.plan.uses_time:
+            columns_in.append(t[lo:hi])
+        words = staging.upload(columns_in)
+        codes = own if isinstance(own, int) else staging.upload([own])
+        out, bits = DevicePiece(self, hi - lo, codes, words).run()
+        staging.release([words, codes])
+        staging.download(out, [r.values[lo:hi].view(np.int64) for r in results])
+        staging.download(bits, [r.bits[lo // 8 : (hi + 7) // 8] for r in results])
 
     def _rows_of_symbols(self, slots: np.ndarray | int, n: int) -> np.ndarray:
         if isinstance(slots, int):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes.util
 import os
 import platform
 import re
@@ -12,8 +11,10 @@ from importlib import metadata
 from pathlib import Path
 
 import gpukern as gk
+from gpukern import backend
 
 LIBRARIES = ("numpy", "numba", "pyarrow", "polars")
+DEVICE_LIBRARIES = ("numba-cuda", "cupy-cuda13x", "cupy-cuda12x", "cudf")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ def examine() -> list[Finding]:
         *(Finding(name, metadata.version(name)) for name in LIBRARIES),
         Finding("cpu", f"{_cpu_name()}, {_usable_cores()} cores"),
         Finding("gpu", _gpu()),
+        *(Finding(n, metadata.version(n)) for n in DEVICE_LIBRARIES if _installed(n)),
         _cache(),
         *(_extra(name) for name in _extras()),
     ]
@@ -55,9 +57,10 @@ def _usable_cores() -> int:
 
 
 def _gpu() -> str:
-    if ctypes.util.find_library("cuda") is None:
-        return "none found (no NVIDIA driver); everything runs on the CPU"
-    return "NVIDIA driver found; this version computes on the CPU"
+    missing = backend.what_is_missing()
+    if missing:
+        return f"none used, everything runs on the CPU: {missing}"
+    return backend.describe()
 
 
 def _cache() -> Finding:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import gpukern as gk
 from pipelines.config import DEFAULT, load_plan
+from pipelines.errors import PipelineError
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,20 @@ class Warmup:
 
 
 def warmup(
-    features: str | Path = DEFAULT, progress: Callable[[int, int | None], None] | None = None
+    features: str | Path = DEFAULT,
+    progress: Callable[[int, int | None], None] | None = None,
+    *,
+    device: str = "cpu",
+    arch: str | None = None,
 ) -> Warmup:
-    """Fill the compile cache for the default features or those of a plan file."""
+    """Fill the compile cache for the default features or those of a plan file.
+
+    ``device="cuda"`` compiles for GPUs of an architecture (``"sm_90"``) and needs none here.
+    """
+    if device not in ("cpu", "cuda"):
+        raise PipelineError(f"device must be cpu or cuda, got {device!r}")
+    if (device == "cuda") != (arch is not None):
+        raise PipelineError("arch (such as sm_90) goes with device cuda, and only with it")
     started = clock.perf_counter()
     if str(features) == DEFAULT:
         plan = gk.Plan(gk.default_features(), by="symbol", time="recv_ts")
@@ -40,5 +52,10 @@ def warmup(
         if progress is not None:
             progress(done, total)
 
-    gk.warmup(plan, progress=report)
+    if arch is not None:
+        from gpukern.device_warmup import warmup_device
+
+        warmup_device(plan, arch, progress=report)
+    else:
+        gk.warmup(plan, progress=report)
     return Warmup(len(plan.output_names), clock.perf_counter() - started, Path(gk.cache_dir()))

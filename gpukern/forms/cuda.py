@@ -187,6 +187,11 @@ def _open(kernel: Kernel, layout: Layout) -> tuple[str, str]:
     s.block("while w < words:")
     s("sti[base + w * sw] = xs[slot * xss + w * xsw]", "w += 1").end(2)
     s.block("else:")
+    # Where symbols have windows of their own, some use less than the row, and a snapshot holds it.
+    s.block("if stride:")
+    s(f"w = {layout.size}")
+    under(s, "while w < words:", "sti[base + w * sw] = 0", "w += 1")
+    s.end()
     _fresh(loop)
     s.end()
     if layout.arena_fields:
