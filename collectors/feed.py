@@ -192,10 +192,13 @@ class Feed:
                 if actions:
                     self._do(actions)
                 count += 1
-                # Counting rows for every frame would cost as much as decoding a small one.
-                if count & 255 == 0 and self.core.session.rows > self._max_rows:
-                    room.clear()
-                    await room.wait()
+                # Counting rows for every frame would cost as much as decoding a small one; frames
+                # that have arrived already are given without letting batches and timers run.
+                if count & 127 == 0:
+                    if self.core.session.rows > self._max_rows:
+                        room.clear()
+                        await room.wait()
+                    await asyncio.sleep(0)
         except ConnectionClosed as error:
             return str(error)
 

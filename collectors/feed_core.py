@@ -199,6 +199,8 @@ class FeedCore:
     ) -> list[Action]:
         """The socket closed, or could not be opened."""
         line = self.lines.pop(number)
+        if self._stopped:
+            return []  # as wanted: nothing was lost
         slot = line.slot
         if slot.successor == number:  # it never took over; the old one goes on for a while
             slot.successor = None
@@ -217,7 +219,7 @@ class FeedCore:
             if line.opened_ns and now - line.opened_ns >= HEALTHY_S * SECOND:
                 slot.attempts = 0
             slot.due_ns = self._after_backoff(slot, now, retry_after_s)
-        return [] if self._stopped else self.tick(now)
+        return self.tick(now)
 
     def _after_backoff(self, slot: Slot, now: int, retry_after_s: float) -> int:
         """When to try again: full jitter, the limit doubling from attempt to attempt."""

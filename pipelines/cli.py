@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 
 import click
 
+from collectors.command import collect
+
 BAD_INPUT = 2
 
 
@@ -60,6 +62,9 @@ def main() -> None:
     partial output is left.
     """
     signal.signal(signal.SIGTERM, _on_terminate)
+
+
+main.add_command(collect)
 
 
 @main.command()
@@ -209,13 +214,20 @@ def doctor() -> None:
     metavar="default|PLAN.toml",
     help="What to compile.",
 )
-def warmup(features: str) -> None:
-    """Compile what a plan needs, so that later runs start at once."""
+@click.option(
+    "--device", default="cpu", show_default=True, metavar="cpu|cuda", help="What to compile for."
+)
+@click.option("--arch", metavar="sm_NN", help="Of the GPU, with --device cuda: sm_90, sm_80, …")
+def warmup(features: str, device: str, arch: str | None) -> None:
+    """Compile what a plan needs, so that later runs start at once.
+
+    With --device cuda this needs neither a GPU nor a driver: an image can be built anywhere.
+    """
     from pipelines.console import print_warmup, progress_bar, stdout
     from pipelines.warmup import warmup as run
 
     with progress_bar("compile", "functions") as progress:
-        result = run(features, progress)
+        result = run(features, progress, device=device, arch=arch)
     print_warmup(stdout(), result)
 
 

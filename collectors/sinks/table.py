@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import msgspec
@@ -10,6 +11,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from collectors.serialisation.json import plain_column
 from collectors.sinks import Sink
@@ -33,9 +35,12 @@ class TableSink(Sink):
     name: ClassVar[str] = "table"
     flush_s: ClassVar[float] = 0.5
 
-    def __init__(self, console: Console | None = None) -> None:
-        """Show on `console`, by default standard output."""
+    def __init__(
+        self, console: Console | None = None, *, caption: Callable[[], str] | None = None
+    ) -> None:
+        """Show on `console`, by default standard output; `caption` gives a line to put below."""
         self._console = Console() if console is None else console
+        self._caption = caption
         self._markets: dict[tuple[str, str], _Market] = {}
         self._live: Live | None = None
         self._closed = False
@@ -71,7 +76,8 @@ class TableSink(Sink):
 
     def table(self) -> Table:
         """What is known now."""
-        table = Table("exchange", "symbol", *_NUMBERS)
+        caption = None if self._caption is None else Text(self._caption())
+        table = Table("exchange", "symbol", *_NUMBERS, caption=caption)
         for column in table.columns[2:]:
             column.justify = "right"
         for (exchange, symbol), market in sorted(self._markets.items()):

@@ -36,7 +36,15 @@ def failure(*arguments: object) -> str:
 
 
 def test_every_command_and_option_is_documented() -> None:
-    assert set(main.commands) == {"replay", "research", "kernels", "doctor", "warmup", "demo"}
+    assert set(main.commands) == {
+        "collect",
+        "replay",
+        "research",
+        "kernels",
+        "doctor",
+        "warmup",
+        "demo",
+    }
     for command in [main, *main.commands.values()]:
         assert command.help, command.name
         for parameter in command.params:
