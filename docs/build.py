@@ -166,12 +166,37 @@ def memory_rows(result: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     )
 
 
+def joins_rows(result: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    for case in result["cases"]:
+        if case["rows"] == max(c["rows"] for c in result["cases"]):
+            kind = "as-of join" if case["join"] == "asof" else f"join, {case['join']}"
+            yield against_rival(f"{kind}, {case['rows']:,} × as many rows", case, "joins")
+
+
+def bars_rows(result: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    for case in result["cases"]:
+        yield against_rival(f"{case['bars']} bars of {case['rows']:,} trades", case, "bars")
+
+
+def against_rival(what: str, case: dict[str, Any], bench: str) -> tuple[str, ...]:
+    rival = case["fastest_rival"]
+    return (
+        f"{what}, {case['symbols']:,} symbols",
+        mega(case["rows_per_s"]["gpukern"]),
+        f"{rival} {mega(case['rows_per_s'][rival])}",
+        f"{case['ratio']:.1f} ×",
+        f"`python -m bench {bench}`",
+    )
+
+
 MEASURED = {
     "features": features_rows,
     "kernels": kernels_rows,
     "stream": stream_rows,
     "cold": cold_rows,
     "memory": memory_rows,
+    "joins": joins_rows,
+    "bars": bars_rows,
 }
 
 
