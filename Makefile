@@ -18,7 +18,7 @@ help:
 	@echo "make demo    replay a small recording: features, Parquet and an HTML report in demo-output/"
 	@echo "make test    the tests, warnings are errors (PYTEST_ARGS='-k ewma' picks some)"
 	@echo "make check   formatting, lint and types, as CI runs them (make format mends what it can)"
-	@echo "make bench   the benchmarks (BENCH=features|kernels|stream|cold|memory picks one)"
+	@echo "make bench   the benchmarks (BENCH=features|kernels|stream|cold|memory|joins|bars|collect picks one)"
 	@echo "make docs    write docs/kernels.md, docs/cli.md and the README's table of measurements"
 	@echo "make warmup  compile the default features into the cache"
 	@echo "make gpu     on a GPU machine: the GPU tests, then the GPU benchmark (CUDA=cuda12 for CUDA 12)"

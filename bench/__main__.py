@@ -4,7 +4,7 @@ import importlib
 import subprocess
 import sys
 
-NAMES = ("features", "kernels", "stream", "cold", "memory", "joins", "bars")
+NAMES = ("features", "kernels", "stream", "cold", "memory", "joins", "collect", "bars")
 GPU = "gpu"  # not part of all: it has a machine of its own (make gpu)
 
 

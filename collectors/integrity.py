@@ -131,14 +131,15 @@ class Integrity:
         """The events of one frame, with what is to be said about them."""
         checked: list[Event] = []
         for event in events:
-            if isinstance(event, BookUpdate):
-                self._update(event, checked)
-            elif isinstance(event, Trade | OffBook):
-                self._trade(event, checked)
-            elif isinstance(event, Quote):
-                self._quote(event, checked)
-            elif isinstance(event, Funding):
-                self._fund(event, checked)
+            kind = type(event)  # the most frequent first; cheaper than isinstance
+            if kind is Quote:
+                self._quote(event, checked)  # type: ignore[arg-type]
+            elif kind is Trade or kind is OffBook:
+                self._trade(event, checked)  # type: ignore[arg-type]
+            elif kind is BookUpdate:
+                self._update(event, checked)  # type: ignore[arg-type]
+            elif kind is Funding:
+                self._fund(event, checked)  # type: ignore[arg-type]
             elif isinstance(event, FrameNumber):
                 if not self._sequence(event, checked):
                     self.duplicates += len(events) - 1

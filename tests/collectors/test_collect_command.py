@@ -160,3 +160,13 @@ def test_durations(text: str, seconds: float) -> None:
 def test_choices_are_those_that_there_are() -> None:
     assert set(EXCHANGES) == set(KNOWN_EXCHANGES)
     assert POLICIES == KNOWN_POLICIES
+
+
+def documented_commands() -> list[str]:
+    page = (Path(__file__).parents[2] / "docs" / "collect.md").read_text()
+    return re.findall(r"^gpukern collect (.+?) *(?:#.*)?$", page, re.MULTILINE)
+
+
+@pytest.mark.parametrize("words", documented_commands())
+def test_documented_commands_are_understood(words: str) -> None:
+    assert collect.make_context("collect", words.split()).params["exchange"] in EXCHANGES

@@ -50,7 +50,7 @@ def test_an_architecture_of_three_digits() -> None:
 
 @pytest.mark.parametrize(("device", "arch"), [("cuda", None), ("cpu", "sm_90")])
 def test_an_architecture_goes_with_the_gpu(device: str, arch: str | None) -> None:
-    with pytest.raises(PipelineError, match="arch .* goes with device cuda"):
+    with pytest.raises(PipelineError, match=r"arch .* goes with device cuda"):
         warmup(device=device, arch=arch)
 
 

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -129,12 +130,38 @@ def test_a_service_s_image_is_pinned(name: str) -> None:
 
 
 def test_what_is_built_has_the_project_s_version_and_a_dockerfile() -> None:
-    built = [service for service in SERVICES.values() if "build" in service]
-    for service in built:
+    for service in (s for s in SERVICES.values() if "build" in s):
         assert service["image"].endswith(f":{PROJECT['version']}")
-        assert (ROOT / service["build"]["dockerfile"]).exists()
-        command = service.get("command", [])
-        assert not command or command[0] != "gpukern" or command[1] in main.commands
+        if "dockerfile" in service["build"]:
+            assert (ROOT / service["build"]["dockerfile"]).exists()
+
+
+def test_the_collector_is_run_with_options_it_has() -> None:
+    name, exchange, *options = SERVICES["collector"]["command"]
+    command = main.commands[name]
+    argument, *_ = (p for p in command.params if isinstance(p, click.Argument))
+    assert isinstance(argument.type, click.Choice)
+    assert exchange in argument.type.choices
+    # Parses as the command line would; nothing is collected.
+    context = command.make_context(name, [exchange, *options], resilient_parsing=False)
+    assert context.params["exchange"] == exchange
+
+
+def test_the_collector_s_image_is_pinned_and_not_root() -> None:
+    recipe = SERVICES["collector"]["build"]["dockerfile_inline"]
+    assert re.match(r"FROM python:3\.\d+\.\d+-slim\n", recipe)
+    assert re.findall(r"^USER (\w+)$", recipe, re.M) == ["gpukern"]
+    for sources in re.findall(r"^COPY (.+) \S+$", recipe, re.M):
+        assert all((ROOT / source).exists() for source in sources.split())
+    (extras,) = re.findall(r"'\.\[(.+)\]'", recipe)
+    assert set(extras.split(",")) <= set(EXTRAS)
+
+
+def test_the_collector_waits_for_the_broker_and_may_drain() -> None:
+    collector = SERVICES["collector"]
+    assert collector["depends_on"]["kafka"]["condition"] == "service_healthy"
+    assert f"--kafka={SERVICES['kafka']['hostname']}:19092" in collector["command"]
+    assert collector["stop_grace_period"] == "30s"  # longer than --drain's default
 
 
 def test_volumes_are_declared() -> None:

@@ -1,0 +1,136 @@
+"""Collectors: decoding against cryptofeed, books, and the way from a socket into a sink.
+
+``python -m bench collect [--captures DIR] [--kafka HOST:PORT]``. Decoding and books need recorded
+messages, which are not part of the project (``--captures`` or ``GPUKERN_CAPTURES``); Kafka needs a
+broker (``--kafka`` or ``KAFKA_BOOTSTRAP``). What is absent is left out, with a line that says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from collectors.sinks import Sink
+
+from . import collect_decode, collect_flow
+from .harness import console, print_machine, print_table, write_result
+
+CAPTURES = Path(__file__).parents[2] / "shared" / "captures"
+TARGET_RATIO = 5.0
+TARGET_BOOK_US = 5.0
+TARGET_PER_S = 50_000
+TARGET_P99_MS = 20.0
+RATES_PER_S = (0.0, 50_000.0, 20_000.0)  # 0: as fast as the collector reads
+SECONDS = 6
+
+
+def decoding(captures: Path, repeats: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Cases of decoding, and of books."""
+    found = list(collect_decode.recordings(captures))
+    cases = [collect_decode.measure(recorded, repeats) for recorded in found]
+    books = [collect_decode.measure_book(r, repeats) for r in found if r.channel == "book"]
+    print_table(
+        "collect: messages per second on one core, decoded and checked",
+        ["exchange, channel", "bytes", "decoded", "and checked", "cryptofeed", "ratio", "target"],
+        [
+            (
+                f"{case['exchange']} {case['channel']}",
+                case["bytes"],
+                f"{case['decoded_per_s']:,.0f}",
+                f"{case['checked_per_s']:,.0f}",
+                f"{case['cryptofeed_per_s']:,.0f}" if case["ratio"] else case["reason"],
+                f"{case['ratio']:.1f} ×" if case["ratio"] else "",
+                _met(case["ratio"] >= TARGET_RATIO) if case["ratio"] else "",
+            )
+            for case in cases
+        ],
+    )
+    print_table(
+        "collect: book updates applied, checked and proven",
+        ["exchange", "levels an update", "µs an update", "µs a level", "target"],
+        [
+            (
+                book["exchange"],
+                book["levels_per_update"],
+                book["us_per_update"],
+                book["us_per_level"],
+                _met(book["us_per_update"] < TARGET_BOOK_US),
+            )
+            for book in books
+        ],
+    )
+    return cases, books
+
+
+def flows(kafka: str, seconds: float) -> list[dict[str, Any]]:
+    """Cases of the whole way, for every sink and rate."""
+    cases = []
+    with tempfile.TemporaryDirectory() as folder:
+        sinks: dict[str, Callable[[], Sink]] = {
+            "parquet": lambda: collect_flow.TimedParquet(Path(folder))
+        }
+        if kafka:
+            sinks["kafka"] = lambda: collect_flow.TimedKafka(kafka)
+        for make in sinks.values():
+            for per_s in RATES_PER_S:
+                frames = int((per_s or RATES_PER_S[1]) * seconds)
+                cases.append(collect_flow.measure(make, frames, per_s))
+    print_table(
+        "collect: from a socket into a sink, the exchange in another process",
+        [
+            *("sink", "offered/s", "messages/s", "rows", "cores", "queued p50 ms", "p99"),
+            *("taken p50 ms", "p99", "target"),
+        ],
+        [
+            (
+                case["sink"],
+                f"{case['offered_per_s']:,.0f}" if case["offered_per_s"] else "all",
+                f"{case['messages_per_s']:,.0f}",
+                f"{case['rows']:,}",
+                case["cpu_share"],
+                case["queued_p50_ms"],
+                case["queued_p99_ms"],
+                case["taken_p50_ms"],
+                case["taken_p99_ms"],
+                _verdict(case),
+            )
+            for case in cases
+        ],
+    )
+    return cases
+
+
+def _verdict(case: dict[str, Any]) -> str:
+    """Flat out it is the rate that counts, at a rate below that the latency."""
+    if case["offered_per_s"] is None:
+        return _met(case["messages_per_s"] >= TARGET_PER_S)
+    return _met(case["queued_p99_ms"] < TARGET_P99_MS)
+
+
+def _met(met: bool) -> str:
+    return "yes" if met else "NO"
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench collect", description=__doc__)
+    captures = Path(os.environ.get("GPUKERN_CAPTURES", CAPTURES))
+    parser.add_argument("--captures", type=Path, default=captures, help="recorded messages")
+    parser.add_argument("--kafka", default=os.environ.get("KAFKA_BOOTSTRAP", ""), help="a broker")
+    parser.add_argument("--repeats", type=int, default=5, help="of every decoding")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of every flow")
+    options = parser.parse_args(arguments)
+    print_machine()
+    cases: list[dict[str, Any]] = []
+    books: list[dict[str, Any]] = []
+    if options.captures.is_dir():
+        cases, books = decoding(options.captures, options.repeats)
+    else:
+        console.print(f"decoding and books left out: no captures at {options.captures}")
+    if not options.kafka:
+        console.print("Kafka left out: no broker; name one with --kafka or KAFKA_BOOTSTRAP")
+    flow = flows(options.kafka, options.seconds)
+    write_result("collect", {"decoding": cases, "books": books, "flows": flow})

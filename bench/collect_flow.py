@@ -1,0 +1,130 @@
+"""From a socket into a sink: the whole collector, the simulated exchange in another process.
+
+Measured once as fast as the collector reads and at steady rates, until the last row is written,
+flushed and closed. Latency is that of trades: from the time at which the exchange's process sends
+one to the time at which its row is in the sink's queue, and to that at which the sink has taken it
+(Parquet) or the broker has acknowledged it (Kafka).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from collectors.collect import Collector
+from collectors.queues import SinkQueue
+from collectors.sinks import Sink
+from collectors.sinks.kafka import KafkaSink
+from collectors.sinks.parquet_live import LiveParquetSink
+
+from .harness import significant
+
+SAMPLE = 50  # of Kafka's acknowledgements, one in so many is timed: reading it back costs time
+
+
+class TimedQueue(SinkQueue):
+    """Notes when the rows of trades are ready for their sink."""
+
+    def __init__(self, sink: Sink) -> None:
+        super().__init__(sink)
+        self.latencies_ns: list[np.ndarray] = []
+
+    def offer(self, channel: str, batch: pa.RecordBatch) -> bool:
+        if channel == "trades":
+            self.latencies_ns.append(_latencies_ns(batch))
+        return super().offer(channel, batch)
+
+
+class TimedParquet(LiveParquetSink):
+    """Notes when the rows of trades have been taken."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.latencies_ns: list[np.ndarray] = []
+
+    def write(self, channel: str, batch: pa.RecordBatch) -> None:
+        super().write(channel, batch)
+        if channel == "trades":
+            self.latencies_ns.append(_latencies_ns(batch))
+
+
+class TimedKafka(KafkaSink):
+    """Notes when the messages of trades have been acknowledged."""
+
+    def __init__(self, bootstrap: str) -> None:
+        super().__init__(bootstrap)
+        self.latencies_ns: list[np.ndarray] = []
+
+    def _delivered(self, error: Any, message: Any) -> None:
+        super()._delivered(error, message)
+        if self.delivered_rows % SAMPLE == 0 and message.topic().endswith("-trades"):
+            sent = msgspec.json.decode(message.value())["ts"]
+            self.latencies_ns.append(np.array([time.time_ns() - sent]))
+
+
+def _latencies_ns(batch: pa.RecordBatch) -> np.ndarray:
+    """Now minus the exchange's time, which is the time of sending."""
+    return time.time_ns() - batch.column("ts").cast(pa.int64()).to_numpy(zero_copy_only=False)
+
+
+def measure(make: Callable[[], Sink], frames: int, per_s: float) -> dict[str, Any]:
+    """Messages per second, share of a core, latency."""
+    command = [sys.executable, "-m", "bench.collect_server"]
+    command += ["--frames", str(frames), "--per-s", str(per_s)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            url = f"ws://127.0.0.1:{int(server.stdout.readline())}"
+            return asyncio.run(_collect(url, make(), frames, per_s))
+        finally:
+            server.terminate()
+
+
+async def _collect(url: str, sink: Any, frames: int, per_s: float) -> dict[str, Any]:
+    collector = Collector("binance", endpoint=url, rest_endpoint=url.replace("ws:", "http:"))
+    queue = TimedQueue(sink)
+    gc.collect()
+    gc.freeze()  # as the command does
+    wall_s, cpu_s = time.perf_counter(), time.process_time()
+    running = asyncio.ensure_future(collector.run([queue], drain_s=60.0))
+    while collector.progress().feed.frames < frames and not running.done():
+        await asyncio.sleep(0.02)
+        if not collector.progress().feed.frames:
+            wall_s, cpu_s = time.perf_counter(), time.process_time()
+    collector.stop()
+    await running
+    wall_s, cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s
+    stats, feed = queue.stats(), collector.progress().feed
+    if feed.gaps or feed.errors or stats.written_rows != sum(collector.progress().rows.values()):
+        raise AssertionError(f"rows were lost on the way: {feed}, {stats}")
+    queued_ms, taken_ms = _quantiles_ms(queue.latencies_ns), _quantiles_ms(sink.latencies_ns)
+    return {
+        "sink": sink.name,
+        "messages": frames,
+        "rows": stats.written_rows,
+        "offered_per_s": per_s or None,
+        "messages_per_s": significant(frames / wall_s),
+        "cpu_share": significant(cpu_s / wall_s),
+        "queued_p50_ms": queued_ms[0],
+        "queued_p99_ms": queued_ms[1],
+        "taken_p50_ms": taken_ms[0],
+        "taken_p99_ms": taken_ms[1],
+        "max_queue_mb": significant(stats.peak_bytes / 1e6),
+    }
+
+
+def _quantiles_ms(latencies_ns: list[np.ndarray]) -> tuple[float, float]:
+    """Median and p99, without the first quarter: caches, threads and connections warm up."""
+    later = np.concatenate(latencies_ns)
+    p50, p99 = np.percentile(later[len(later) // 4 :] / 1e6, (50, 99))
+    return significant(p50), significant(p99)
