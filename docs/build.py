@@ -170,7 +170,7 @@ def joins_rows(result: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     for case in result["cases"]:
         if case["rows"] == max(c["rows"] for c in result["cases"]):
             kind = "as-of join" if case["join"] == "asof" else f"join, {case['join']}"
-            yield against_rival(f"{kind}, {case['rows']:,} × as many rows", case, "joins")
+            yield against_rival(f"{kind}, {case['rows']:,} rows with as many", case, "joins")
 
 
 def bars_rows(result: dict[str, Any]) -> Iterator[tuple[str, ...]]:

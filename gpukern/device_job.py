@@ -32,7 +32,7 @@ class DeviceJob(Job):
 
     def __init__(self, plan: Plan, device: str) -> None:
         super().__init__(plan, threads=1)
-        self.device = backend.get(device)
+        self.device: Any = backend.get(device)
         self.functions = Functions(self.device)
         with self.device.working():
             self.steps = [

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def run(job: DeviceJob, frame: Any, *, sort: bool) -> Any:
     """The frame with the plan's outputs appended, as a cuDF DataFrame."""
     import cudf
-    import cupy
 
+    cupy = job.device.cp
     plan = job.plan
     names = [str(c) for c in frame.columns]
     for name in plan.input_columns:
@@ -101,10 +101,9 @@ def integers(series: Any, name: str) -> Any:
 
 def _slots(job: DeviceJob, frame: Any, by: Sequence[str], n: int) -> Any:
     """The slot of every row's symbol; new symbols are given the next ones."""
-    import cupy
-
     if not by:
         return job.symbols.slot(None)
+    cupy = job.device.cp
     codes = cupy.zeros(n, np.int64)
     values: list[list[Any]] = []
     for name in by:

@@ -17,7 +17,6 @@ from gpukern.join_plan import AsofPlan
 def joined(plan: AsofPlan, left: Any, right: Any, *, sort: bool) -> Any:
     """The left frame with the matching right columns appended, as a cuDF DataFrame."""
     import cudf
-    import cupy
 
     if not isinstance(right, cudf.DataFrame):
         raise PlanError(
@@ -27,16 +26,17 @@ def joined(plan: AsofPlan, left: Any, right: Any, *, sort: bool) -> Any:
     assert plan.left_on is not None
     assert plan.right_on is not None
     plan.check(_schema(left), _schema(right))
-    on = backend.get(backend.choose("cuda"))
+    on: Any = backend.get(backend.choose("cuda"))
+    cupy = on.cp
     cupy.cuda.Device().synchronize()  # what cuDF has queued on its own streams
     with on.working():
-        near, far, keys = _codes(left, right, plan.by)
+        near, far, keys = _codes(cupy, left, right, plan.by)
         near_t = integers(left[plan.left_on], plan.left_on)
         far_t = integers(right[plan.right_on], plan.right_on)
         near[near_t == NULL_INT] = -1  # a row without a time takes no part
         far[far_t == NULL_INT] = -1
         if not sort:
-            _check_order(plan, near, near_t, len(left))
+            _check_order(cupy, plan, near, near_t, len(left))
         order = cupy.argsort(far_t, kind="stable") if sort else None
         if order is not None:
             far, far_t = far[order], far_t[order]
@@ -79,10 +79,9 @@ def _schema(frame: Any) -> pa.Schema:
     return frame.head(0).to_arrow(preserve_index=False).schema
 
 
-def _codes(left: Any, right: Any, by: tuple[str, ...]) -> tuple[Any, Any, int]:
+def _codes(cupy: Any, left: Any, right: Any, by: tuple[str, ...]) -> tuple[Any, Any, int]:
     """int32 key codes of both sides, −1 where a component is missing, and how many keys."""
     import cudf
-    import cupy
 
     n = len(left)
     codes = cupy.zeros(n + len(right), np.int64)
@@ -96,10 +95,8 @@ def _codes(left: Any, right: Any, by: tuple[str, ...]) -> tuple[Any, Any, int]:
     return dense[:n], dense[n:], len(distinct)
 
 
-def _check_order(plan: AsofPlan, codes: Any, times: Any, n: int) -> None:
+def _check_order(cupy: Any, plan: AsofPlan, codes: Any, times: Any, n: int) -> None:
     """Raise UnsortedError unless the rows of every key are in time order."""
-    import cupy
-
     order = cupy.argsort(codes, kind="stable")
     own, t = codes[order], times[order]
     falls = (own[1:] == own[:-1]) & (own[1:] >= 0) & (t[1:] < t[:-1])

@@ -134,7 +134,7 @@ def replay(
 )
 @click.option("--time", help="Time column.  [default: recv_ts, else ts]")
 @click.option(
-    "--device", default="auto", show_default=True, metavar="auto|cpu", help="Where to compute."
+    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to compute."
 )
 @click.option("--sort", is_flag=True, help="Sort by time first; holds the input in memory.")
 def research(

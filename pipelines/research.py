@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import gpukern as gk
+from gpukern import backend
 from pipelines.config import DEFAULT, PlanFile, load_plan
 from pipelines.errors import PipelineError, first_line
 from pipelines.probes import Probe, probe_expressions, probes_for
@@ -108,7 +109,7 @@ def research(
             summary=gatherer.summary(),
             view=view,
             seconds=clock.perf_counter() - started,
-            device="cpu" if device == "auto" else device,
+            device=backend.choose(device),
             notes=notes,
         )
         if page is not None:

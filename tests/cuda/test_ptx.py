@@ -48,9 +48,11 @@ def functions(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         with out.open("w") as lines, errors.open("w") as trouble:
             worker = subprocess.Popen(command, stdout=lines, stderr=trouble, env=environment)
         workers.append((worker, out, errors))
+    for worker, _, _ in workers:
+        worker.wait(timeout=600)
     found = []
     for worker, out, errors in workers:
-        assert worker.wait(timeout=600) == 0, errors.read_text()
+        assert worker.returncode == 0, errors.read_text()
         found += [json.loads(line) for line in out.read_text().splitlines()]
     return found
 
