@@ -15,7 +15,7 @@ PYTEST_ARGS ?=
 .PHONY: help demo test check format bench docs warmup gpu clean
 
 help:
-	@echo "make demo    replay a small recording: features, Parquet and an HTML report in demo-output/"
+	@echo "make demo    collect from a simulated exchange: features, Parquet, an HTML report in demo-output/"
 	@echo "make test    the tests, warnings are errors (PYTEST_ARGS='-k ewma' picks some)"
 	@echo "make check   formatting, lint and types, as CI runs them (make format mends what it can)"
 	@echo "make bench   the benchmarks (BENCH=features|kernels|stream|cold|memory|joins|bars|collect picks one)"

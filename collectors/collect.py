@@ -11,10 +11,10 @@ is raised when everything else is closed.
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections import Counter
-from collections.abc import Coroutine, Sequence
-from importlib import resources
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from collectors.queue_stats import QueueStats
 from collectors.queues import SinkQueue
 from collectors.raw import RawLog
 from collectors.session import Session
-from collectors.venues import venue
+from collectors.venues import majors, venue
 
 DRAIN_S = 10.0
 BATCH_S = 0.01  # longer batches cost less, shorter ones arrive sooner
@@ -48,13 +48,6 @@ class Progress(msgspec.Struct):
     """Rows made, by channel."""
     queues: dict[str, QueueStats]
     """The queues before the sinks, by the sink's name."""
-
-
-def majors(exchange: str) -> list[str]:
-    """What is collected of an exchange unless symbols are named."""
-    shipped = resources.files("collectors").joinpath("majors.json").read_bytes()
-    known: dict[str, list[str]] = msgspec.json.decode(shipped)
-    return known[exchange]
 
 
 class Collector:
@@ -98,6 +91,11 @@ class Collector:
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._stop.set)
 
+    @property
+    def traffic(self) -> tuple[int, int, int] | None:
+        """See `Feed.traffic`; None before it runs."""
+        return None if self._feed is None else self._feed.traffic
+
     def progress(self) -> Progress:
         """The counters now."""
         return Progress(
@@ -116,8 +114,14 @@ class Collector:
         duration_s: float | None = None,
         drain_s: float = DRAIN_S,
         batch_s: float = BATCH_S,
+        clock: Callable[[], int] = time.time_ns,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        chance: random.Random | None = None,
     ) -> None:
         """Collect into `sinks`, and close them and `raw` in the end, come what may.
+
+        `clock` and `sleep` are the time in which the exchange lives, a simulated one's if need be;
+        `duration_s` and `drain_s` are the machine's. `chance` spreads requests and reconnects.
 
         Raises what a sink or the raw log raised: `SinkError` or `OSError`.
         """
@@ -132,7 +136,7 @@ class Collector:
         for builder in session.builders:
             builder.take()  # the first batch imports what it needs: not while messages wait
         on_raw = None if raw is None else raw.append
-        core = FeedCore(self.adapter, self.venue, session, on_raw=on_raw)
+        core = FeedCore(self.adapter, self.venue, session, on_raw=on_raw, chance=chance)
 
         async def on_batch(channel: str, batch: pa.RecordBatch) -> None:
             self._rows[channel] += batch.num_rows
@@ -142,7 +146,7 @@ class Collector:
             await group.put(channel, batch)
             self._on_the_way -= batch.num_rows
 
-        self._feed = Feed(core, on_batch, batch_s=batch_s)
+        self._feed = Feed(core, on_batch, clock=clock, sleep=sleep, batch_s=batch_s)
         if metrics is not None:
             metrics.add_feed(self.adapter.exchange, self._feed.status)
             for queue in self._queues:

@@ -21,7 +21,7 @@ from collectors.feed_lines import Action, Close, FeedStatus, Fetch, Open, Send
 
 if TYPE_CHECKING:
     import httpx
-    from websockets.asyncio.client import ClientConnection
+    from collectors.feed_socket import MessageSocket
 
 MAX_MESSAGE = 128 << 20  # bytes; a full Coinbase book is 5 MB
 MAX_ROWS = 1_000_000
@@ -42,22 +42,28 @@ class Feed:
         on_batch: OnBatch,
         *,
         clock: Callable[[], int] = time.time_ns,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         max_rows: int = MAX_ROWS,
         batch_s: float = BATCH_S,
     ) -> None:
         """`on_batch` is awaited with every batch of rows; while it waits, at most `max_rows` rows
-        are collected before reading stops."""
+        are collected before reading stops. `clock` and `sleep` are the time in which the exchange
+        lives: another one than the machine's for a simulated exchange."""
         self.core = core
         self._on_batch = on_batch
         self._clock = clock
+        self._sleep = sleep
         self._max_rows = max_rows
         self._batch_s = batch_s
-        self._sockets: dict[int, ClientConnection] = {}
+        self._sockets: dict[int, MessageSocket] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._errands: set[asyncio.Task[None]] = set()
         self._room = asyncio.Event()
         self._handing = asyncio.Lock()
         self._stop = asyncio.Event()
         self._http: httpx.AsyncClient | None = None
+        self._early: list[Action] = []
+        """What is to be done once `run` begins."""
         self._failure: BaseException | None = None
 
     def status(self) -> FeedStatus:
@@ -65,6 +71,18 @@ class Feed:
         counters = self.core.counters
         counters.connected = len(self._sockets)
         return counters
+
+    @property
+    def traffic(self) -> tuple[int, int, int] | None:
+        """(connections, messages received by them, messages sent by them); None while a connection
+        is being opened or closed, or a message or request is on its way."""
+        lines = self.core.lines.values()
+        if self._http is None or self._errands:
+            return None
+        if any(line.closing or not line.opened_ns for line in lines):
+            return None
+        frames, messages = sum(x.frames for x in lines), sum(x.messages for x in lines)
+        return len(lines), frames, messages
 
     def subscribe(self, symbols: Sequence[str], channels: Sequence[str]) -> None:
         """Also these, from now on."""
@@ -86,6 +104,7 @@ class Feed:
         limits = httpx.Limits(max_connections=4)
         async with httpx.AsyncClient(timeout=FETCH_S, limits=limits) as self._http:
             try:
+                self._do(self._early)
                 self._do(self.core.tick(self._clock()))
                 self._start(self._ticks())
                 self._start(self._batches())
@@ -107,10 +126,16 @@ class Feed:
 
     # -- tasks -----------------------------------------------------------------------------
 
-    def _start(self, work: Any) -> None:
+    def _start(self, work: Any) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
+
+    def _run_errand(self, work: Any) -> None:
+        task = self._start(work)
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -121,7 +146,7 @@ class Feed:
 
     async def _ticks(self) -> None:
         while True:
-            await asyncio.sleep(TICK_S)
+            await self._sleep(TICK_S)
             self._do(self.core.tick(self._clock()))
 
     async def _batches(self) -> None:
@@ -136,13 +161,16 @@ class Feed:
             self._room.set()
 
     def _do(self, actions: Sequence[Action]) -> None:
+        if self._http is None:
+            self._early += actions
+            return
         for action in actions:
             if isinstance(action, Open):
                 self._start(self._connection(action))
             elif isinstance(action, Send):
-                self._start(self._send(action))
+                self._run_errand(self._send(action))
             elif isinstance(action, Fetch):
-                self._start(self._fetch(action))
+                self._run_errand(self._fetch(action))
             else:
                 self._start(self._close(action))
 
@@ -153,17 +181,20 @@ class Feed:
         from websockets.asyncio.client import connect
         from websockets.exceptions import InvalidStatus, WebSocketException
 
+        from collectors.feed_socket import MessageSocket
+
         line, reason, retry_after_s = wanted.line, "", 0.0
         try:
             async with connect(
                 wanted.url,
+                create_connection=MessageSocket,
                 max_size=MAX_MESSAGE,
-                max_queue=1024,
                 compression=None,
                 ping_interval=None,  # the exchange pings; each ping of ours counts as a message
                 open_timeout=OPEN_S,
                 close_timeout=1.0,
             ) as socket:
+                assert isinstance(socket, MessageSocket)
                 self._sockets[line] = socket
                 self._do(self.core.opened(line, self._clock()))
                 reason = await self._read(line, socket)
@@ -179,7 +210,7 @@ class Feed:
             self._sockets.pop(line, None)
         self._do(self.core.closed(line, self._clock(), reason, retry_after_s))
 
-    async def _read(self, line: int, socket: ClientConnection) -> str:
+    async def _read(self, line: int, socket: MessageSocket) -> str:
         """Read until the connection ends; why it did."""
         from websockets.exceptions import ConnectionClosed
 
@@ -187,18 +218,18 @@ class Feed:
         count = 0
         try:
             while True:
-                frame = await socket.recv(decode=False)
-                actions = received(line, clock(), frame)
-                if actions:
-                    self._do(actions)
-                count += 1
-                # Counting rows for every frame would cost as much as decoding a small one; frames
-                # that have arrived already are given without letting batches and timers run.
-                if count & 127 == 0:
-                    if self.core.session.rows > self._max_rows:
-                        room.clear()
-                        await room.wait()
-                    await asyncio.sleep(0)
+                for frame in await socket.messages():
+                    actions = received(line, clock(), frame)
+                    if actions:
+                        self._do(actions)
+                    count += 1
+                    # Counting rows for every frame would cost as much as decoding a small one;
+                    # batches and timers run between two lots of what has arrived already.
+                    if count & 127 == 0:
+                        if self.core.session.rows > self._max_rows:
+                            room.clear()
+                            await room.wait()
+                        await asyncio.sleep(0)
         except ConnectionClosed as error:
             return str(error)
 
@@ -209,6 +240,9 @@ class Feed:
         if socket is not None:
             with contextlib.suppress(ConnectionClosed):
                 await socket.send(message.frame, text=True)
+                line = self.core.lines.get(message.line)
+                if line is not None:
+                    line.messages += 1
 
     async def _close(self, what: Close) -> None:
         socket = self._sockets.get(what.line)

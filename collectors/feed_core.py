@@ -165,6 +165,7 @@ class FeedCore:
         if line is None:
             return []
         line.heard_ns = now
+        line.frames += 1
         counters = self.counters
         counters.frames += 1
         counters.bytes += len(frame)

@@ -83,6 +83,10 @@ class Line(msgspec.Struct):
     pinged_ns: int = 0
     carried: bool = False
     """Whether market data have come by it."""
+    frames: int = 0
+    """Received by it."""
+    messages: int = 0
+    """Sent by it."""
     closing: bool = False
     expiring: bool = False
     """The exchange has said that it will close it."""

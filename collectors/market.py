@@ -49,10 +49,31 @@ class Asset:
 
 
 ASSETS: Mapping[str, Asset] = {
-    "BTC/USDT": Asset(83_250.0, 1_000_000, 1_000, 0.04, 0.25, 1.0, 0.3e-4, 2.2),
-    "ETH/USDT": Asset(2_665.0, 1_000_000, 10_000, 0.8, 0.5, 1.2, 0.8e-4, 2.0),
-    "SOL/USDT": Asset(141.0, 1_000_000, 100_000, 12.0, 1.2, 1.5, 1.5e-4, 1.9),
+    "BTC": Asset(83_250.0, 1_000_000, 1_000, 0.04, 0.25, 1.0, 0.3e-4, 2.2),
+    "ETH": Asset(2_665.0, 1_000_000, 10_000, 0.8, 0.5, 1.2, 0.8e-4, 2.0),
+    "SOL": Asset(141.0, 1_000_000, 100_000, 12.0, 1.2, 1.5, 1.5e-4, 1.9),
+    "XRP": Asset(2.12, 10_000, 10_000_000, 900.0, 1.0, 1.3, 1.4e-4, 1.5),
+    "DOGE": Asset(0.146, 1_000, 100_000_000, 9_000.0, 1.4, 1.7, 1.6e-4, 1.2),
+    "ADA": Asset(0.412, 10_000, 10_000_000, 3_000.0, 1.8, 1.4, 1.5e-4, 0.9),
+    "LINK": Asset(13.4, 100_000, 1_000_000, 60.0, 1.6, 1.4, 1.4e-4, 0.8),
+    "AVAX": Asset(13.9, 100_000, 1_000_000, 60.0, 1.8, 1.5, 1.6e-4, 0.8),
+    "LTC": Asset(81.5, 1_000_000, 100_000, 8.0, 1.8, 1.1, 1.2e-4, 0.7),
+    "BCH": Asset(588.0, 1_000_000, 100_000, 1.2, 1.8, 1.1, 1.3e-4, 0.6),
+    "DOT": Asset(2.13, 10_000, 1_000_000, 300.0, 2.2, 1.4, 1.5e-4, 0.6),
+    "XLM": Asset(0.242, 1_000, 10_000_000, 4_000.0, 2.4, 1.3, 1.6e-4, 0.5),
+    "UNI": Asset(5.86, 100_000, 1_000_000, 110.0, 2.2, 1.4, 1.7e-4, 0.5),
+    "ATOM": Asset(2.42, 10_000, 1_000_000, 250.0, 2.4, 1.3, 1.5e-4, 0.5),
 }
+"""By base currency; every quote currency is worth a dollar here."""
+
+
+def asset_of(pair: str) -> Asset:
+    """The asset that `pair`, BASE/QUOTE, trades."""
+    base = pair.partition("/")[0]
+    if base not in ASSETS:
+        known = ", ".join(ASSETS)
+        raise CollectorError(f"simulated market: no pair {pair!r}; its base can be {known}")
+    return ASSETS[base]
 
 
 class BookSide:
@@ -141,21 +162,17 @@ class Market:
         self, pairs: Sequence[str], seed: int, start_ns: int, bursts_per_s: float = 1.6
     ) -> None:
         """`bursts_per_s`: how often something happens, over all pairs, in calm times."""
-        for pair in pairs:
-            if pair not in ASSETS:
-                raise CollectorError(
-                    f"simulated market: no pair {pair!r}; choose from {', '.join(ASSETS)}"
-                )
+        assets = {pair: asset_of(pair) for pair in pairs}
         self._random = random.Random(seed)
         self._bursts_per_s = bursts_per_s
         self._time_ns = start_ns
         self._factor = 0.0
         self._heat = 1.0
         self._stocks: dict[str, _Stock] = {}
-        for pair in pairs:
+        for pair, asset in assets.items():
             book = Book(self._random.randrange(10**9, 10**11))
             trade_id = self._random.randrange(10**8, 10**10)
-            stock = _Stock(ASSETS[pair], book, trade_id, start_ns)
+            stock = _Stock(asset, book, trade_id, start_ns)
             self._stocks[pair] = stock
             self._quote(stock, self._fair(stock), 1.0)
             self._refill(stock)
@@ -165,6 +182,10 @@ class Market:
     def book(self, pair: str) -> Book:
         """The pair's order book as of the last step."""
         return self._stocks[pair].book
+
+    def fair(self, pair: str) -> float:
+        """The pair's fair value as of its last step, in units."""
+        return self._value(self._stocks[pair])
 
     def advance(self) -> tuple[int, str]:
         """Let time pass until something is about to happen: when (ns), and to which pair."""
@@ -212,6 +233,9 @@ class Market:
         stock.moved_ns = self._time_ns
         scale = stock.asset.own_volatility * self._heat * math.sqrt(seconds)
         stock.own += scale * self._random.gauss(0.0, 1.0)
+        return self._value(stock)
+
+    def _value(self, stock: _Stock) -> float:
         return stock.asset.price * (1.0 + stock.asset.beta * self._factor + stock.own) * UNIT
 
     def _half_spread(self, stock: _Stock, fair: float) -> float:

@@ -17,9 +17,10 @@ from typing import Any
 import msgspec
 
 from collectors.exchanges.binance import BinanceSpot
-from collectors.market import ASSETS, UNIT, Market, Print
+from collectors.market import UNIT, Market, Print
 from collectors.raw import write_frames
 
+PAIRS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")  # of the shipped recording
 START_NS = 1_767_614_400_000_000_000  # 2026-01-05 12:00:00 UTC
 _DEPTH_INTERVAL_NS = 100_000_000
 _SNAPSHOT_AFTER_NS = 500_000_000
@@ -27,7 +28,7 @@ _LATENCY_NS = 3_000_000
 
 
 def generate_frames(
-    symbols: Sequence[str] = tuple(ASSETS),
+    symbols: Sequence[str] = PAIRS,
     *,
     seconds: float = 600.0,
     frames: int | None = None,
@@ -164,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description="Write a simulated Binance Spot recording (the defaults: the shipped one).",
     )
     parser.add_argument("out", type=Path, help="file to write: .gz, .zst or plain")
-    parser.add_argument("--symbols", nargs="+", default=list(ASSETS), metavar="BASE/QUOTE")
+    parser.add_argument("--symbols", nargs="+", default=list(PAIRS), metavar="BASE/QUOTE")
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--bursts-per-s", type=float, default=1.6, help="activity in calm times")
     parser.add_argument("--seed", type=int, default=1)

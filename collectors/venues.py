@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from importlib import resources
+
+import msgspec
 
 from collectors.errors import CollectorError
 
@@ -117,6 +120,13 @@ def venue(exchange: str, socket: str = "", rest: str = "") -> Venue:
             raise CollectorError(f"endpoint {rest!r} must begin with http:// or https://")
         known = replace(known, rest=rest.rstrip("/"))
     return known
+
+
+def majors(exchange: str) -> list[str]:
+    """What is collected of an exchange unless symbols are named."""
+    shipped = resources.files("collectors").joinpath("majors.json").read_bytes()
+    known: dict[str, list[str]] = msgspec.json.decode(shipped)
+    return known[exchange]
 
 
 def _moved(url: str, to: str) -> str:

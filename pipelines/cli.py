@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from collectors.command import collect
+from collectors.server.command import simulate
 
 BAD_INPUT = 2
 
@@ -65,6 +66,7 @@ def main() -> None:
 
 
 main.add_command(collect)
+main.add_command(simulate)
 
 
 @main.command()
@@ -241,7 +243,7 @@ def warmup(features: str, device: str, arch: str | None) -> None:
     help="Folder for the results.",
 )
 def demo(output: Path) -> None:
-    """Replay the shipped recording, compute the default features, write a report."""
+    """Collect from a simulated exchange, compute the default features, write a report."""
     from pipelines.console import print_demo, progress_bar, stdout
     from pipelines.demo import demo as run
 

@@ -76,7 +76,10 @@ def print_warmup(console: Console, result: Warmup) -> None:
 
 
 def print_demo(console: Console, result: Demo) -> None:
-    """The research table and where to look."""
+    """What was collected, the research table and where to look."""
+    feed, rows = result.collected.feed, result.collected.rows
+    counted = ", ".join(f"{count:,} {channel}" for channel, count in sorted(rows.items()))
+    _say(console, f"collected {feed.frames:,} messages: {counted} rows; {feed.gaps} gaps")
     print_research(console, result.research)
     _say(console, f"market data  {result.data}")
     _say(console, f"\nOpen {result.research.report} in a browser.")

@@ -17,13 +17,14 @@ import pytest
 from scripted import quote, scripted, trade
 from slow_sink import Slow
 
-from collectors.collect import Collector, majors
+from collectors.collect import Collector
 from collectors.errors import CollectorError, SinkError, SymbolError
 from collectors.exchanges import EXCHANGES, make_adapter
 from collectors.queues import SinkQueue
 from collectors.raw import RawLog
 from collectors.replay import replay
 from collectors.sinks import Sink, make_sink
+from collectors.venues import majors
 
 TRADES = 300
 FRAMES = [frame for n in range(1, TRADES + 1) for frame in (quote(n), trade(n))]

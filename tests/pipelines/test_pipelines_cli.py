@@ -38,6 +38,7 @@ def failure(*arguments: object) -> str:
 def test_every_command_and_option_is_documented() -> None:
     assert set(main.commands) == {
         "collect",
+        "simulate",
         "replay",
         "research",
         "kernels",
@@ -214,6 +215,15 @@ def test_demo_says_where_to_look(tmp_path: Path) -> None:
     result = invoke("demo", "--output", tmp_path / "demo")
     assert result.exit_code == 0
     assert f"Open {tmp_path / 'demo' / 'report.html'} in a browser." in result.stdout
+
+
+def test_demo_empties_its_own_folder_and_nobody_elses(tmp_path: Path) -> None:
+    data = tmp_path / "market-data"
+    data.mkdir()
+    (data / "mine.parquet").write_bytes(b"precious")
+    message = failure("demo", "--output", tmp_path)
+    assert "holds data that are not the demo's; choose another --output" in message
+    assert (data / "mine.parquet").read_bytes() == b"precious"
 
 
 def test_terminating_a_run_removes_its_temporary_file(tmp_path: Path, ticker_file: Path) -> None:

@@ -1,0 +1,374 @@
+"""Binance's side of its market data protocols, Spot and USD-M futures (as of 2026-09).
+
+Streams: `<symbol>@trade`, `@aggTrade`, `@bookTicker`, `@depth`, `@depth@100ms`; futures also
+`@markPrice`, `@markPrice@1s` and depth every 250 (`@depth`) or 500 ms. Any other name is
+acknowledged and stays silent, as it does there. Wrapped by `/stream`, bare by `/ws`; streams may be
+named in the address, `timeUnit=MICROSECOND` with them.
+
+REST: depth, exchangeInfo, time and ping; futures also openInterest and premiumIndex.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import msgspec
+
+from collectors.market import Market, asset_of
+from collectors.server.dialect import JSON, POLICY, Answer, Dialect
+from collectors.server.faults import Faults
+from collectors.server.talk import Talk
+from collectors.server.tape import Happening, Tape
+from collectors.server.text import full
+
+MS = 1_000_000
+_ID = re.compile(r"[A-Za-z0-9_-]{1,36}")
+Payload = Callable[[int], bytes]  # a time in the client's unit is made from ns by division
+
+
+class _Request(msgspec.Struct):
+    method: str
+    params: list[Any] = []
+    id: int | str | None = None
+
+
+_requests = msgspec.json.Decoder(_Request)
+
+
+class Pending:
+    """Changes of a book since the last difference of one speed."""
+
+    def __init__(self, published: int) -> None:
+        self.changes: dict[tuple[int, int], int] = {}
+        self.first = 0
+        self.last = self.published = published
+        """Number of the last change that the last difference covered."""
+        self.due_ns = 0
+
+
+class BinanceDialect(Dialect):
+    """What both markets have in common."""
+
+    messages_per_s: ClassVar[int]
+    speeds: ClassVar[Mapping[str, int]]
+    """Depth stream -> ms between its messages."""
+
+    def __init__(
+        self, market: Market, tapes: Mapping[str, Tape], faults: Faults, now_ns: int
+    ) -> None:
+        super().__init__(market, tapes, faults, now_ns)
+        self._names = {pair: pair.partition(":")[0].replace("/", "") for pair in self.pairs}
+        self._by_name = {name: pair for pair, name in self._names.items()}
+        self._last_ids = {pair: self._first_id(pair) for pair in self.pairs}
+        self._quotes = {pair: market.book(pair).quote() for pair in self.pairs}
+        self._pending = {
+            (pair, stream): Pending(self._last_ids[pair])
+            for pair in self.pairs
+            for stream in self.speeds
+        }
+        self._due: dict[tuple[str, str], int] = {}
+        """Differences that are due, by (pair, stream)."""
+
+    # -- requests --------------------------------------------------------------------------
+
+    def greet(self, talk: Talk, now_ns: int) -> None:
+        listed = "/".join(talk.query.get("streams", [])) or talk.path.partition("/ws/")[2]
+        for stream in filter(None, listed.split("/")):
+            self._begin(talk, stream)
+
+    def hear(self, talk: Talk, message: bytes, now_ns: int) -> None:
+        if talk.too_fast(now_ns, self.messages_per_s):
+            talk.closing = (POLICY, "Too many requests")
+            return
+        try:
+            request = _requests.decode(message)
+        except msgspec.ValidationError as error:
+            self._refuse(talk, None, 2, f"Invalid request: {error}")
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self._refuse(talk, None, 3, f"Invalid JSON: {error}")
+        else:
+            self._act(talk, request)
+
+    def _act(self, talk: Talk, request: _Request) -> None:
+        number, names = request.id, request.params
+        if isinstance(number, str) and not _ID.fullmatch(number):
+            self._refuse(talk, None, 2, "Invalid request: request ID must be an unsigned integer")
+        elif request.method == "LIST_SUBSCRIPTIONS":
+            self._reply(talk, number, list(talk.subscriptions))
+        elif request.method == "GET_PROPERTY" and names == ["combined"]:
+            self._reply(talk, number, self._combined(talk))
+        elif request.method == "SET_PROPERTY" and names[:1] == ["combined"]:
+            talk.query["combined"] = ["1" if names[1:] == [True] else ""]
+            self._reply(talk, number, None)
+        elif request.method in ("GET_PROPERTY", "SET_PROPERTY"):
+            self._refuse(talk, number, 0, f"Unknown property: {names}")
+        elif request.method not in ("SUBSCRIBE", "UNSUBSCRIBE"):
+            self._refuse(talk, number, 2, f"Invalid request: unknown variant `{request.method}`")
+        elif not all(isinstance(name, str) for name in names):
+            self._refuse(talk, number, 2, "Invalid request: invalid type: expected a string")
+        elif request.method == "UNSUBSCRIBE":
+            for name in names:
+                self._unsubscribe(talk, name)
+            self._reply(talk, number, None)
+        else:
+            refused = [name for name in names if not self._begin(talk, name)]
+            if refused:
+                self._refuse(talk, number, 2, f"Invalid request: {', '.join(refused)}")
+            else:
+                self._reply(talk, number, None)
+
+    def _begin(self, talk: Talk, stream: str) -> bool:
+        """Subscribe; False if a fault refuses it."""
+        name, _, kind = stream.partition("@")
+        pair, channel = self._by_name.get(name.upper(), ""), self._channel(kind)
+        if self.faults.refusal(channel or "none", pair):
+            return False
+        if self._subscribe(talk, stream) and pair:
+            talk.heard_again(channel, pair)
+        return True
+
+    def _reply(self, talk: Talk, number: int | str | None, result: Any) -> None:
+        talk.reply(msgspec.json.encode({"result": result, "id": number}))
+
+    def _refuse(self, talk: Talk, number: int | str | None, code: int, message: str) -> None:
+        talk.reply(msgspec.json.encode({"code": code, "msg": message, "id": number}))
+
+    def announce(self, talk: Talk) -> None:
+        event = b'{"e":"serverShutdown","E":%d}' % (talk.opened_ns // MS)
+        if self._combined(talk):
+            event = b'{"stream":"!serverShutdown","data":%s}' % event
+        talk.reply(event)
+
+    def _combined(self, talk: Talk) -> bool:
+        own = talk.query.get("combined")
+        return bool(own[0]) if own else talk.path.endswith("/stream")
+
+    # -- data ------------------------------------------------------------------------------
+
+    def _channel(self, kind: str) -> str:
+        if kind.startswith("depth"):
+            return "book"
+        known = {"bookTicker": "ticker", "trade": "trades", "aggTrade": "trades"}
+        return known.get(kind, "funding" if kind.startswith("markPrice") else "")
+
+    def _carries(self, talk: Talk, kind: str) -> bool:
+        """Whether the connection's route has streams of this kind."""
+        return True
+
+    def _emit(self, pair: str, kind: str, payload: Payload) -> None:
+        """Send a stream's message to whoever subscribed it."""
+        stream = f"{self._names[pair].lower()}@{kind}"
+        made: dict[tuple[bool, int], bytes] = {}
+        for talk in self._listening(stream):
+            if not self._carries(talk, kind):
+                continue
+            form = self._combined(talk), _unit(talk)
+            frame = made.get(form)
+            if frame is None:
+                frame = payload(form[1])
+                if form[0]:
+                    frame = b'{"stream":"%s","data":%s}' % (stream.encode(), frame)
+                made[form] = frame
+            talk.send(self._channel(kind), pair, frame)
+
+    def publish(self, what: Happening) -> None:
+        pair, now_ns = what.pair, what.time_ns
+        self._number(what)
+        self._trades(what)
+        quote = self.market.book(pair).quote()
+        if quote != self._quotes[pair]:
+            self._quotes[pair] = quote
+            self._emit(pair, "bookTicker", self._book_ticker(pair, quote, now_ns))
+        if what.changes:
+            for stream, every_ms in self.speeds.items():
+                pending = self._pending[pair, stream]
+                if not pending.changes:
+                    pending.first = self._first_number(what)
+                    interval = every_ms * MS
+                    self._due[pair, stream] = (now_ns // interval + 1) * interval
+                pending.changes |= what.changes
+                pending.last = self._last_ids[pair]
+
+    def due_ns(self) -> int:
+        return min(self._due.values(), default=2**63 - 1)
+
+    def tick(self, now_ns: int) -> None:
+        for (pair, stream), due_ns in sorted(self._due.items(), key=lambda i: (i[1], i[0])):
+            if due_ns > now_ns:
+                break
+            del self._due[pair, stream]
+            pending = self._pending[pair, stream]
+            self._emit(pair, stream, self._difference(pair, pending, now_ns))
+            pending.published, pending.changes = pending.last, {}
+
+    def _levels(self, pair: str, levels: Sequence[tuple[int, int]]) -> bytes:
+        price, size = self._text(pair)
+        inner = ",".join(f'["{price(p)}","{size(q)}"]' for p, q in levels)
+        return b"[%s]" % inner.encode()
+
+    def _changed(self, pair: str, pending: Pending) -> tuple[bytes, bytes]:
+        changes = sorted(pending.changes.items())
+        bids = [(price, size) for (sign, price), size in reversed(changes) if sign > 0]
+        asks = [(price, size) for (sign, price), size in changes if sign < 0]
+        return self._levels(pair, bids), self._levels(pair, asks)
+
+    @abstractmethod
+    def _text(self, pair: str) -> tuple[Callable[[int], str], Callable[[int], str]]:
+        """How prices and sizes are written."""
+
+    @abstractmethod
+    def _first_id(self, pair: str) -> int:
+        """The number of the book's last change at the start."""
+
+    @abstractmethod
+    def _number(self, what: Happening) -> None:
+        """Give the changes the exchange's numbers."""
+
+    @abstractmethod
+    def _first_number(self, what: Happening) -> int:
+        """The number of the first of the changes."""
+
+    @abstractmethod
+    def _trades(self, what: Happening) -> None:
+        """Publish the executions."""
+
+    @abstractmethod
+    def _book_ticker(self, pair: str, quote: tuple[int, int, int, int], now_ns: int) -> Payload: ...
+
+    @abstractmethod
+    def _difference(self, pair: str, pending: Pending, now_ns: int) -> Payload: ...
+
+    # -- REST ------------------------------------------------------------------------------
+
+    prefix: ClassVar[str]
+    depths: ClassVar[int]
+
+    def ask(self, path: str, query: Mapping[str, Sequence[str]], now_ns: int) -> Answer | None:
+        if not path.startswith(self.prefix):
+            return None
+        what = path.removeprefix(self.prefix)
+        if what == "ping":
+            return Answer(200, b"{}")
+        if what == "time":
+            return Answer(200, b'{"serverTime":%d}' % (self.stamp(now_ns) // MS))
+        if what == "exchangeInfo":
+            pairs = [self._info(pair) for pair in self.pairs]
+            return Answer(200, msgspec.json.encode({"timezone": "UTC", "symbols": pairs}))
+        if what not in self._reports():
+            return None
+        pair = self._by_name.get("".join(query.get("symbol", [])))
+        if pair is None:
+            return Answer(400, b'{"code":-1121,"msg":"Invalid symbol."}')
+        return self._reports()[what](pair, query, now_ns)
+
+    def _reports(self) -> Mapping[str, Callable[[str, Mapping[str, Sequence[str]], int], Answer]]:
+        """What can be asked of one symbol."""
+        return {"depth": self._depth}
+
+    def _depth(self, pair: str, query: Mapping[str, Sequence[str]], now_ns: int) -> Answer:
+        text = "".join(query.get("limit", [])) or "100"
+        if not text.isdigit() or not 0 < int(text) <= self.depths:
+            return Answer(
+                400, b'{"code":-1130,"msg":"Data sent for parameter \'limit\' is not valid."}'
+            )
+        book, count = self.market.book(pair), int(text)
+        bids, asks = (self._levels(pair, side.levels()[:count]) for side in (book.bids, book.asks))
+        body = b'{"lastUpdateId":%d,%s"bids":%s,"asks":%s}'
+        return Answer(200, body % (self._last_ids[pair], self._when(now_ns), bids, asks), JSON)
+
+    def _when(self, now_ns: int) -> bytes:
+        return b""
+
+    def _info(self, pair: str) -> dict[str, Any]:
+        base, _, quote = pair.partition(":")[0].partition("/")
+        asset = asset_of(pair)
+        tick, lot = full(asset.tick), full(asset.lot)
+        return {
+            "symbol": self._names[pair],
+            "status": "TRADING",
+            "baseAsset": base,
+            "quoteAsset": quote,
+            "filters": [
+                {"filterType": "PRICE_FILTER", "tickSize": tick},
+                {"filterType": "LOT_SIZE", "minQty": lot, "stepSize": lot},
+            ],
+        }
+
+
+class BinanceSpotDialect(BinanceDialect):
+    """Binance Spot."""
+
+    exchange = "binance"
+    messages_per_s = 5
+    speeds: ClassVar = {"depth": 1000, "depth@100ms": 100}
+    prefix = "/api/v3/"
+    depths = 5000
+
+    def accepts(self, path: str) -> bool:
+        return path in ("/stream", "/ws") or path.startswith("/ws/")
+
+    def _text(self, pair: str) -> tuple[Callable[[int], str], Callable[[int], str]]:
+        return full, full
+
+    def _first_id(self, pair: str) -> int:
+        return self.market.book(pair).update_id
+
+    def _number(self, what: Happening) -> None:
+        self._last_ids[what.pair] = what.ids[1]
+
+    def _first_number(self, what: Happening) -> int:
+        return what.ids[0]
+
+    def _trades(self, what: Happening) -> None:
+        now_ns, name = self.stamp(what.time_ns), self._names[what.pair].encode()
+        for one in what.prints:
+
+            def payload(unit: int, one: Any = one) -> bytes:
+                time, maker = now_ns // unit, b"true" if one.side < 0 else b"false"
+                price, size = full(one.price).encode(), full(one.size).encode()
+                return (
+                    b'{"e":"trade","E":%d,"s":"%s","t":%d,"p":"%s","q":"%s","T":%d,"m":%s,"M":true}'
+                    % (time, name, one.trade_id, price, size, time, maker)
+                )
+
+            self._emit(what.pair, "trade", payload)
+
+    def _book_ticker(self, pair: str, quote: tuple[int, int, int, int], now_ns: int) -> Payload:
+        last, name = self._last_ids[pair], self._names[pair].encode()
+
+        def payload(unit: int) -> bytes:
+            bid, bid_size, ask, ask_size = (full(units).encode() for units in quote)
+            return b'{"u":%d,"s":"%s","b":"%s","B":"%s","a":"%s","A":"%s"}' % (
+                last,
+                name,
+                bid,
+                bid_size,
+                ask,
+                ask_size,
+            )
+
+        return payload
+
+    def _difference(self, pair: str, pending: Pending, now_ns: int) -> Payload:
+        bids, asks = self._changed(pair, pending)
+
+        def payload(unit: int) -> bytes:
+            return b'{"e":"depthUpdate","E":%d,"s":"%s","U":%d,"u":%d,"b":%s,"a":%s}' % (
+                self.stamp(now_ns) // unit,
+                self._names[pair].encode(),
+                pending.published + 1,
+                pending.last,
+                bids,
+                asks,
+            )
+
+        return payload
+
+
+def _unit(talk: Talk) -> int:
+    """Nanoseconds in one of the client's units of time."""
+    unit = talk.query.get("timeUnit")
+    return 1_000 if unit and unit[0].upper() == "MICROSECOND" else MS
