@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import random
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from collectors.errors import CollectorError
@@ -99,6 +99,11 @@ class BookSide:
         prices = reversed(self.prices) if self.sign > 0 else self.prices
         return [(price, self.sizes[price]) for price in prices]
 
+    def fill(self, levels: Iterable[tuple[int, int]]) -> None:
+        """Take these levels, (price, size), instead of what there is."""
+        self.sizes = dict(levels)
+        self.prices = sorted(self.sizes)
+
     def put(self, price: int, size: int) -> None:
         """Set a level's size; 0 removes it."""
         if size:
@@ -129,7 +134,9 @@ class Book:
         return changes
 
     def quote(self) -> tuple[int, int, int, int]:
-        """bid, bid size, ask, ask size."""
+        """bid, bid size, ask, ask size; 0 for what an empty side lacks."""
+        if not self.bids.prices or not self.asks.prices:
+            return 0, 0, 0, 0
         bid, ask = self.bids.best, self.asks.best
         return bid, self.bids.sizes[bid], ask, self.asks.sizes[ask]
 
@@ -178,6 +185,10 @@ class Market:
             self._refill(stock)
             book.take_changes()
         self._schedule = self._events()
+
+    def asset(self, pair: str) -> Asset:
+        """What the pair trades."""
+        return self._stocks[pair].asset
 
     def book(self, pair: str) -> Book:
         """The pair's order book as of the last step."""

@@ -17,7 +17,8 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from collectors.market import Market, asset_of
+from collectors.exchanges.binance_streams import SNAPSHOT
+from collectors.market import Market
 from collectors.server.dialect import JSON, POLICY, Answer, Dialect
 from collectors.server.faults import Faults
 from collectors.server.talk import Talk
@@ -35,7 +36,18 @@ class _Request(msgspec.Struct):
     id: int | str | None = None
 
 
+class _Recorded(msgspec.Struct):
+    """What tells the stream of a recorded message."""
+
+    stream: str | None = None
+    data: msgspec.Raw = msgspec.Raw()
+    e: str | None = None
+    u: msgspec.Raw = msgspec.Raw()
+    B: msgspec.Raw = msgspec.Raw()
+
+
 _requests = msgspec.json.Decoder(_Request)
+_recorded = msgspec.json.Decoder(_Recorded)
 
 
 class Pending:
@@ -192,6 +204,30 @@ class BinanceDialect(Dialect):
                 pending.changes |= what.changes
                 pending.last = self._last_ids[pair]
 
+    def relay(self, channel: str, pair: str, frame: bytes) -> None:
+        """A stream of another speed is as good as the recorded one."""
+        wrapped = _recorded.decode(frame)
+        data = bytes(wrapped.data) or frame
+        kind = (wrapped.stream or "").partition("@")[2] or self._kind(data)
+        if not self._channel(kind) or kind == SNAPSHOT:
+            return  # a REST reply
+        family = kind.partition("@")[0]
+        name = self._names[pair].lower()
+        for stream in self._listeners:
+            if stream.partition("@")[0] != name or stream.split("@")[1] != family:
+                continue
+            for talk in self._listening(stream):
+                if self._carries(talk, kind):
+                    one = b'{"stream":"%s","data":%s}' % (stream.encode(), data)
+                    talk.send(channel, pair, one if self._combined(talk) else data)
+
+    def _kind(self, data: bytes) -> str:
+        """The stream of a message that was recorded bare."""
+        head = _recorded.decode(data)
+        if head.e is None:
+            return "bookTicker" if bytes(head.u) and bytes(head.B) else ""
+        return {"depthUpdate": "depth", "markPriceUpdate": "markPrice"}.get(head.e, head.e)
+
     def due_ns(self) -> int:
         return min(self._due.values(), default=2**63 - 1)
 
@@ -277,14 +313,15 @@ class BinanceDialect(Dialect):
         book, count = self.market.book(pair), int(text)
         bids, asks = (self._levels(pair, side.levels()[:count]) for side in (book.bids, book.asks))
         body = b'{"lastUpdateId":%d,%s"bids":%s,"asks":%s}'
-        return Answer(200, body % (self._last_ids[pair], self._when(now_ns), bids, asks), JSON)
+        last = book.update_id if self.recorded else self._last_ids[pair]
+        return Answer(200, body % (last, self._when(now_ns), bids, asks), JSON)
 
     def _when(self, now_ns: int) -> bytes:
         return b""
 
     def _info(self, pair: str) -> dict[str, Any]:
         base, _, quote = pair.partition(":")[0].partition("/")
-        asset = asset_of(pair)
+        asset = self.market.asset(pair)
         tick, lot = full(asset.tick), full(asset.lot)
         return {
             "symbol": self._names[pair],

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from collectors.market import UNIT, Market, Print, asset_of
+from collectors.market import UNIT, Market, Print
 from collectors.server.binance import MS, BinanceDialect, Payload, Pending
 from collectors.server.dialect import Answer
 from collectors.server.faults import Faults
@@ -54,7 +54,7 @@ class BinanceFuturesDialect(BinanceDialect):
         return public != talk.path.startswith("/market/")
 
     def _text(self, pair: str) -> tuple[Callable[[int], str], Callable[[int], str]]:
-        asset = asset_of(pair)
+        asset = self.market.asset(pair)
         price_decimals, size_decimals = decimals_of(asset.tick), decimals_of(asset.lot)
         return (lambda p: fixed(p, price_decimals)), (lambda q: fixed(q, size_decimals))
 
@@ -142,7 +142,7 @@ class BinanceFuturesDialect(BinanceDialect):
         super().tick(now_ns)
         if self._marks_ns <= now_ns:
             self._marks_ns = _next(now_ns, SECOND)
-            for pair in self.pairs:
+            for pair in () if self.recorded else self.pairs:
                 mark = self._mark(pair, now_ns)
                 self._emit(pair, "markPrice@1s", mark)
                 if now_ns // SECOND % 3 == 0:
@@ -176,7 +176,7 @@ class BinanceFuturesDialect(BinanceDialect):
 
     def _interest(self, pair: str, query: Mapping[str, Sequence[str]], now_ns: int) -> Answer:
         """A tide of twelve hours around a thousand times the usual trade."""
-        asset = asset_of(pair)
+        asset = self.market.asset(pair)
         tide = math.sin(2 * math.pi * now_ns / (12 * 3600 * SECOND))
         units = int(asset.trade_size * UNIT * 1e3 * (1.0 + 0.1 * tide))
         body = {

@@ -7,6 +7,7 @@ quoted in USDC is the one quoted in USD, and is sent under that name.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -23,6 +24,7 @@ _BATCH_NS = 50_000_000  # book changes of a product are sent together
 _SUBSCRIBE_NS = 5 * SECOND
 _MESSAGES_PER_S = 8
 _CHANNELS = {"level2": "book", "market_trades": "trades", "ticker": "ticker", "heartbeats": ""}
+_NUMBER = re.compile(rb'("sequence_num":)\d+')
 _COUNTER = 21_697  # a heartbeat's first number: seconds since the server started
 
 
@@ -51,6 +53,7 @@ class CoinbaseDialect(Dialect):
         """Of books, since they were last sent."""
         self._due: dict[str, int] = {}
         self._numbers: dict[Talk, int] = {}
+        self._relayed: dict[Talk, bytes] = {}
         self._beats = _COUNTER
         self._beat_ns = (now_ns // SECOND + 1) * SECOND
 
@@ -63,6 +66,7 @@ class CoinbaseDialect(Dialect):
     def leave(self, talk: Talk) -> None:
         super().leave(talk)
         self._numbers.pop(talk, None)
+        self._relayed.pop(talk, None)
 
     def announce(self, talk: Talk) -> None:
         """The protocol has no message for it."""
@@ -117,6 +121,8 @@ class CoinbaseDialect(Dialect):
         talk.reply(self._frame(talk, "subscriptions", _encode([{"subscriptions": held}]), now_ns))
 
     def _snapshot(self, talk: Talk, channel: str, pair: str, now_ns: int) -> None:
+        if channel != "market_trades" and not self.market.book(pair).bids.prices:
+            return  # the recording has not come to it
         if channel == "level2":
             self._flush(pair, now_ns)  # those who have the book get what is due before
             book = self.market.book(pair)
@@ -126,6 +132,8 @@ class CoinbaseDialect(Dialect):
             self._send(talk, "l2_data", "book", pair, events, now_ns)
         elif channel == "market_trades":
             trades = list(self.tapes[pair].recent)
+            if not trades:
+                return
             events = self._trades("snapshot", pair, trades)
             self._send(talk, "market_trades", "trades", pair, events, now_ns)
         else:
@@ -143,6 +151,16 @@ class CoinbaseDialect(Dialect):
         if what.changes:
             self._changes[pair] |= what.changes
             self._due.setdefault(pair, (now_ns // _BATCH_NS + 1) * _BATCH_NS)
+
+    def relay(self, channel: str, pair: str, frame: bytes) -> None:
+        """As it was but for its number; once, if it is about several products."""
+        name = next(name for name, of in _CHANNELS.items() if of == channel)
+        for talk in self._listening(f"{name}:{pair}"):
+            if self._relayed.get(talk) is not frame and not talk.is_silent(channel, pair):
+                self._relayed[talk] = frame
+                number = self._numbers[talk]
+                self._numbers[talk] = number + 1
+                talk.send(channel, pair, _NUMBER.sub(b"\\g<1>%d" % number, frame, count=1))
 
     def _spread(
         self, channel: str, of: str, pair: str, now_ns: int, trades: list[tuple[int, Print]]

@@ -8,7 +8,7 @@ somebody is subscribed to them, and once for all who get the same bytes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -50,6 +50,10 @@ class Dialect(ABC):
         self.faults = faults
         self.pairs: Sequence[str] = list(tapes)
         self.stamp: Stamp = market_time
+        self.depths_recorded: Mapping[str, int] = {}
+        """Levels of a side in the books of a recording, by pair: no other depth can be had."""
+        self.recorded = False
+        """Whether market data come from a recording, by `relay`."""
         self._listeners: dict[str, dict[Talk, None]] = {}
 
     # -- the client's doings ---------------------------------------------------------------
@@ -86,6 +90,10 @@ class Dialect(ABC):
         """Something happened."""
 
     @abstractmethod
+    def relay(self, channel: str, pair: str, frame: bytes) -> None:
+        """Send a recorded message about the pair to whoever subscribed what it belongs to."""
+
+    @abstractmethod
     def due_ns(self) -> int:
         """When there is something to say even if nothing happens."""
 
@@ -110,6 +118,10 @@ class Dialect(ABC):
         del talk.subscriptions[stream]
         del self._listeners[stream][talk]
         return True
+
+    def _listening_to(self, streams: Iterable[str]) -> list[Talk]:
+        """Those who have subscribed any of them, once each."""
+        return list(dict.fromkeys(talk for s in streams for talk in self._listeners.get(s, ())))
 
     def _listening(self, stream: str) -> Sequence[Talk]:
         return list(self._listeners.get(stream, ()))

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from collectors.market import BookSide, Market, asset_of
+from collectors.market import BookSide, Market
 from collectors.server.dialect import POLICY, Dialect
 from collectors.server.faults import Faults
 from collectors.server.talk import SECOND, Talk
@@ -42,7 +42,20 @@ class _Request(msgspec.Struct):
     req_id: int | None = None
 
 
+class _Recorded(msgspec.Struct):
+    """A recorded message."""
+
+    channel: str = ""
+    type: str = ""
+    data: list[msgspec.Raw] = []
+
+
+class _Symbol(msgspec.Struct):
+    symbol: str = ""
+
+
 _requests = msgspec.json.Decoder(_Request)
+_recorded, _symbols = msgspec.json.Decoder(_Recorded), msgspec.json.Decoder(_Symbol)
 _View = tuple[list[tuple[int, int]], list[tuple[int, int]]]
 
 
@@ -56,7 +69,7 @@ class KrakenDialect(Dialect):
         self, market: Market, tapes: Mapping[str, Tape], faults: Faults, now_ns: int
     ) -> None:
         super().__init__(market, tapes, faults, now_ns)
-        self._decimals = {pair: decimals_of(asset_of(pair).tick) for pair in self.pairs}
+        self._decimals = {pair: decimals_of(self.market.asset(pair).tick) for pair in self.pairs}
         self._views: dict[tuple[str, int], _View] = {}
         """What a book's subscribers have, by (pair, depth)."""
         self._quotes = {pair: market.book(pair).quote() for pair in self.pairs}
@@ -112,6 +125,8 @@ class KrakenDialect(Dialect):
         """Begin or end one subscription, and say so."""
         error = self._error(method, symbol, params)
         channel = params.channel
+        if channel == "book":  # of a recording, all get the depth that it has
+            params.depth = self.depths_recorded.get(symbol, params.depth)
         variant = {"book": str(params.depth), "ticker": params.event_trigger}.get(channel, "")
         stream = f"{channel}:{variant}:{symbol}"
         if not error and method == "subscribe" and not _may(talk, channel, symbol):
@@ -150,6 +165,8 @@ class KrakenDialect(Dialect):
         return "Internal error" if refused and method == "subscribe" else ""
 
     def _snapshot(self, talk: Talk, channel: str, symbol: str, depth: int) -> None:
+        if channel != "trade" and not self.market.book(symbol).bids.prices:
+            return  # the recording has not come to it
         if channel == "book":
             view = self._views.setdefault((symbol, depth), self._view(symbol, depth))
             frame = self._book("snapshot", symbol, view, view, self._latest[symbol])
@@ -186,6 +203,18 @@ class KrakenDialect(Dialect):
         if what.changes:
             for depth in _DEPTHS:
                 self._difference(pair, depth, now_ns)
+
+    def relay(self, channel: str, pair: str, frame: bytes) -> None:
+        """A message about several symbols is sent to each symbol's subscribers, cut to it."""
+        data = _recorded.decode(frame)
+        own = [one for one in data.data if _symbols.decode(one).symbol == pair]
+        if len(own) != len(data.data):
+            listed = b",".join(map(bytes, own))
+            head = data.channel.encode(), data.type.encode(), listed
+            frame = b'{"channel":"%s","type":"%s","data":[%s]}' % head
+        streams = [s for s in self._listeners if s.partition(":")[0] == data.channel]
+        for talk in self._listening_to(s for s in streams if s.endswith(f":{pair}")):
+            talk.send(channel, pair, frame)
 
     def _difference(self, pair: str, depth: int, now_ns: int) -> None:
         """What a book's subscribers have to know to see it as it is."""

@@ -16,6 +16,7 @@ import contextlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -32,6 +33,7 @@ from collectors.errors import CollectorError
 from collectors.server.dialect import JSON, Answer
 from collectors.server.faults import Fault, parse_fault
 from collectors.server.pace import AsRead, Pace
+from collectors.server.recorded import Recorded
 from collectors.server.simulation import Simulation
 from collectors.server.talk import Talk
 
@@ -82,9 +84,11 @@ class Server:
                 await self._close(talk, socket)
 
     async def run(self) -> None:
-        """Let the market go on for ever."""
+        """Let the market go on, for ever or to the end of its recording."""
         simulation, waits = self.simulation, self._pace.waits
-        while True:
+        if simulation.waits:
+            await self.listened.wait()
+        while not simulation.over:
             if waits and not simulation.listened:
                 self.listened.clear()
                 await self.listened.wait()
@@ -194,10 +198,16 @@ async def serve(
     port: int = 0,
     pace: Pace | None = None,
     faults: Iterable[Fault] = (),
+    recording: Path | str | None = None,
     **market: Any,
 ) -> AsyncIterator[Server]:
     """A running server; by default as fast as clients read. `market`: see `Simulation`."""
-    simulation = Simulation(exchange, symbols, faults=faults, **market)
+    if recording is not None:
+        simulation: Simulation = Recorded(
+            exchange, symbols, recording=recording, faults=faults, seed=market.get("seed", 1)
+        )
+    else:
+        simulation = Simulation(exchange, symbols, faults=faults, **market)
     server = Server(simulation, pace or AsRead())
     try:
         opened = await serve_sockets(
@@ -213,6 +223,7 @@ async def serve(
     except OSError as error:
         raise CollectorError(f"{host}:{port} cannot be listened at: {error.strerror}") from error
     running = asyncio.ensure_future(server.run())
+    running.add_done_callback(lambda task: server.ended.set())
     try:
         bound = _port(opened)
         shown = f"[{host}]" if ":" in host else host
@@ -224,7 +235,8 @@ async def serve(
             socket.transport.abort()  # type: ignore[attr-defined]
         opened.close()
         await opened.wait_closed()
-        await asyncio.gather(running, return_exceptions=True)
+        with contextlib.suppress(asyncio.CancelledError):
+            await running  # raises what ended it, if anything did
 
 
 def _port(sockets: Sockets) -> int:

@@ -11,6 +11,7 @@ The same seed, requests and times give the same bytes. The market does not notic
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar
 
 from collectors.market import Book, Market
 from collectors.server.dialect import JSON, Answer, Dialect, Stamp, market_time
@@ -21,12 +22,17 @@ from collectors.server.tape import Happening, Tape
 from collectors.simulator import START_NS
 from collectors.venues import majors
 
+NEVER = 2**63 - 1
 _BURSTS_PER_PAIR = 0.5  # a second, in calm times
 _BEFORE_S = 60  # of market time pass before the first client: books and tapes have a past
 
 
 class Simulation:
     """One exchange."""
+
+    waits: ClassVar[bool] = False
+    """Whether nothing is to happen before the first client listens, whatever the pace."""
+    dialect: Dialect | None = None
 
     def __init__(
         self,
@@ -43,21 +49,29 @@ class Simulation:
         how often something happens on the market. `stamp` says which time is written into a message
         that is made at a market time: another one measures how long messages take to arrive."""
         pairs = list(dict.fromkeys(symbols)) or majors(exchange)
-        self.faults = Faults(faults, seed)
-        self.talks: list[Talk] = []
-        self.connections = 0
-        """Since the start."""
         before_ns = start_ns - _BEFORE_S * SECOND
         rate = bursts_per_s or _BURSTS_PER_PAIR * len(pairs)
         self._market = Market(pairs, seed, before_ns, rate)
         self._ids = {pair: self._market.book(pair).update_id for pair in pairs}
         self._tapes = {pair: Tape(self._market.book(pair).asks.best) for pair in pairs}
-        self.now_ns = before_ns
-        self.dialect: Dialect | None = None
+        self._begin(faults, seed, before_ns)
         self._next_ns, self._next_pair = self._market.advance()
         self.advance(start_ns)
         self.dialect = make_dialect(exchange, self._market, self._tapes, self.faults, start_ns)
         self.dialect.stamp = stamp
+
+    def _begin(self, faults: Iterable[Fault], seed: int, now_ns: int) -> None:
+        self.faults = Faults(faults, seed)
+        self.talks: list[Talk] = []
+        self.connections = 0
+        """Since the start."""
+        self.now_ns = now_ns
+        self._next_ns = NEVER
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will ever happen."""
+        return False
 
     @property
     def log(self) -> list[Injected]:
