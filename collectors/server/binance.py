@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from collectors.exchanges.binance_streams import SNAPSHOT
-from collectors.market import Market
+from collectors.market import UNIT, Market
 from collectors.server.dialect import JSON, POLICY, Answer, Dialect
 from collectors.server.faults import Faults
 from collectors.server.talk import Talk
@@ -45,6 +45,13 @@ class _Recorded(msgspec.Struct):
     u: msgspec.Raw = msgspec.Raw()
     B: msgspec.Raw = msgspec.Raw()
 
+
+_AMOUNT = b"%d.%08d"  # of whole units and 1e-8 units
+_TRADE = b'{"e":"trade","E":%%d,"s":"%%s","t":%%d,"p":"%s","q":"%s","T":%%d,"m":%%s,"M":true}' % (
+    _AMOUNT,
+    _AMOUNT,
+)
+_BOOK_TICKER = b'{"u":%%d,"s":"%%s","b":"%s","B":"%s","a":"%s","A":"%s"}' % ((_AMOUNT,) * 4)
 
 _requests = msgspec.json.Decoder(_Request)
 _recorded = msgspec.json.Decoder(_Recorded)
@@ -81,6 +88,8 @@ class BinanceDialect(Dialect):
             for pair in self.pairs
             for stream in self.speeds
         }
+        self._streams: dict[tuple[str, str], tuple[str, bytes, str]] = {}
+        self._forms: dict[Talk, tuple[bool, int]] = {}
         self._due: dict[tuple[str, str], int] = {}
         """Differences that are due, by (pair, stream)."""
 
@@ -114,6 +123,7 @@ class BinanceDialect(Dialect):
             self._reply(talk, number, self._combined(talk))
         elif request.method == "SET_PROPERTY" and names[:1] == ["combined"]:
             talk.query["combined"] = ["1" if names[1:] == [True] else ""]
+            self._forms.pop(talk, None)
             self._reply(talk, number, None)
         elif request.method in ("GET_PROPERTY", "SET_PROPERTY"):
             self._refuse(talk, number, 0, f"Unknown property: {names}")
@@ -172,19 +182,42 @@ class BinanceDialect(Dialect):
 
     def _emit(self, pair: str, kind: str, payload: Payload) -> None:
         """Send a stream's message to whoever subscribed it."""
-        stream = f"{self._names[pair].lower()}@{kind}"
+        stream, head, channel = self._stream(pair, kind)
+        listeners = self._listeners.get(stream)
+        if not listeners:
+            return
         made: dict[tuple[bool, int], bytes] = {}
-        for talk in self._listening(stream):
+        for talk in list(listeners):
             if not self._carries(talk, kind):
                 continue
-            form = self._combined(talk), _unit(talk)
+            form = self._form(talk)
             frame = made.get(form)
             if frame is None:
                 frame = payload(form[1])
                 if form[0]:
-                    frame = b'{"stream":"%s","data":%s}' % (stream.encode(), frame)
+                    frame = head + frame + b"}"
                 made[form] = frame
-            talk.send(self._channel(kind), pair, frame)
+            talk.send(channel, pair, frame)
+
+    def _stream(self, pair: str, kind: str) -> tuple[str, bytes, str]:
+        """A stream's name, how its wrapped messages begin, and its channel."""
+        known = self._streams.get((pair, kind))
+        if known is None:
+            stream = f"{self._names[pair].lower()}@{kind}"
+            head = b'{"stream":"%s","data":' % stream.encode()
+            known = self._streams[pair, kind] = stream, head, self._channel(kind)
+        return known
+
+    def _form(self, talk: Talk) -> tuple[bool, int]:
+        """Whether the connection's messages are wrapped, and its unit of time in ns."""
+        form = self._forms.get(talk)
+        if form is None:
+            form = self._forms[talk] = self._combined(talk), _unit(talk)
+        return form
+
+    def leave(self, talk: Talk) -> None:
+        super().leave(talk)
+        self._forms.pop(talk, None)
 
     def publish(self, what: Happening) -> None:
         pair, now_ns = what.pair, what.time_ns
@@ -360,34 +393,25 @@ class BinanceSpotDialect(BinanceDialect):
         return what.ids[0]
 
     def _trades(self, what: Happening) -> None:
-        now_ns, name = self.stamp(what.time_ns), self._names[what.pair].encode()
+        pair = what.pair
+        if not self._listeners.get(self._stream(pair, "trade")[0]):
+            return
+        now_ns, name = self.stamp(what.time_ns), self._names[pair].encode()
         for one in what.prints:
+            maker = b"true" if one.side < 0 else b"false"
+            price, size = divmod(one.price, UNIT), divmod(one.size, UNIT)
+            fields = one.trade_id, *price, *size
 
-            def payload(unit: int, one: Any = one) -> bytes:
-                time, maker = now_ns // unit, b"true" if one.side < 0 else b"false"
-                price, size = full(one.price).encode(), full(one.size).encode()
-                return (
-                    b'{"e":"trade","E":%d,"s":"%s","t":%d,"p":"%s","q":"%s","T":%d,"m":%s,"M":true}'
-                    % (time, name, one.trade_id, price, size, time, maker)
-                )
+            def payload(unit: int, fields: Any = fields, maker: bytes = maker) -> bytes:
+                time = now_ns // unit
+                return _TRADE % (time, name, *fields, time, maker)
 
-            self._emit(what.pair, "trade", payload)
+            self._emit(pair, "trade", payload)
 
     def _book_ticker(self, pair: str, quote: tuple[int, int, int, int], now_ns: int) -> Payload:
-        last, name = self._last_ids[pair], self._names[pair].encode()
-
-        def payload(unit: int) -> bytes:
-            bid, bid_size, ask, ask_size = (full(units).encode() for units in quote)
-            return b'{"u":%d,"s":"%s","b":"%s","B":"%s","a":"%s","A":"%s"}' % (
-                last,
-                name,
-                bid,
-                bid_size,
-                ask,
-                ask_size,
-            )
-
-        return payload
+        numbers = [part for units in quote for part in divmod(units, UNIT)]
+        message = _BOOK_TICKER % (self._last_ids[pair], self._names[pair].encode(), *numbers)
+        return lambda unit: message
 
     def _difference(self, pair: str, pending: Pending, now_ns: int) -> Payload:
         bids, asks = self._changed(pair, pending)

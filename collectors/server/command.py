@@ -104,6 +104,8 @@ async def _serve(
         source["recording"] = recording
     elif live:
         source["start_ns"] = time.time_ns()
+    elif messages_per_s is not None:
+        source["stamp"] = _clock
     if bursts_per_s is not None:
         source["bursts_per_s"] = bursts_per_s
     chosen = PORTS[exchange] if port is None else port
@@ -120,6 +122,11 @@ async def _serve(
         for task in waited:
             task.cancel()
         click.echo(_summary(server))
+
+
+def _clock(time_ns: int) -> int:
+    """Messages at a rate of their own say when they were made: their latency is of interest."""
+    return time.time_ns()
 
 
 def _pace(speed: str, messages_per_s: float | None) -> tuple[Pace, bool]:

@@ -25,7 +25,6 @@ from websockets.asyncio.server import Server as Sockets
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_sockets
 from websockets.exceptions import ConnectionClosed
-from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 
@@ -124,7 +123,7 @@ class Server:
         transport: asyncio.Transport = socket.transport  # type: ignore[assignment]
         if socket.state is not State.OPEN or transport.is_closing():
             return
-        transport.write(b"".join(Frame(Opcode.TEXT, f).serialize(mask=False) for f in frames))
+        transport.write(b"".join([part for f in frames for part in (_head(len(f)), f)]))
         talk.written += len(frames)
         self.sent += len(frames)
         if not self._pace.patient:
@@ -243,6 +242,15 @@ def _port(sockets: Sockets) -> int:
     (first, *_) = sockets.sockets
     port: int = first.getsockname()[1]
     return port
+
+
+def _head(length: int) -> bytes:
+    """Of an unmasked text frame (RFC 6455, 5.2)."""
+    if length < 126:
+        return bytes((0x81, length))
+    if length < 65_536:
+        return b"\x81\x7e" + length.to_bytes(2, "big")
+    return b"\x81\x7f" + length.to_bytes(8, "big")
 
 
 async def _hang_up(socket: ServerConnection, code: int, reason: str) -> None:

@@ -64,8 +64,8 @@ class Talk:
         key = channel, symbol
         self.sent[key] += 1
         fault = self._faults.message(channel, symbol)
-        if fault is None and key not in self._silent and key not in self._held:
-            self.reply(frame)
+        if fault is None and not self._silent and not self._held:
+            (self._waiting if self._slow_until_ns else self.out).append(frame)
             return
         if key in self._silent:
             return
