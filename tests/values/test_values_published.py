@@ -1,7 +1,7 @@
 """Indicators on real daily bars against the values that Stock Indicators publishes for them.
 
-They are printed to four or six decimals; half of the last one is the tolerance. `published/` has the
-bars and says where they come from.
+They are printed to four or six decimals; half of the last one is the tolerance. `published/` has
+the bars and says where they come from.
 """
 
 from __future__ import annotations
