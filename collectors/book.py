@@ -1,57 +1,152 @@
 """An order book at full depth, kept from absolute sizes of price levels.
 
-Each side is a sorted list of keys with the best level last, next to a map from price to size: most
-changes happen near the best price, where inserting into the list moves next to nothing.
+A side is kept in one of two ways, by what is asked of it after every change:
+
+- `DeepSide`, thousands of levels of which the best price is wanted: a message of any length is one
+  update of a map. Only prices that are new to the map enter a heap. A level that is removed stays
+  in both with size 0 until it surfaces as the best, or until such levels are the majority.
+- `ProvenSide`, tens of levels whose first ten are wanted in their order, with the digits in which
+  they came: a map and a sorted list with the best level last.
 """
 
 from __future__ import annotations
 
 import zlib
+from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from heapq import heapify, heappop, heappush
+from itertools import islice
 from operator import neg
 
-from collectors.adapter import BookUpdate, Level, Quote
+from collectors.adapter import BookUpdate, Level, Proof, Quote
 
 _PROVEN_LEVELS = 10  # of each side enter a checksum, whatever the depth
+_FEW_REMOVED = 1024  # levels with size 0 are worth the time it takes to clear them out
 
 
-class BookSide:
+class Side(ABC):
     """The levels of one side."""
 
     def __init__(self, sign: int) -> None:
         """`sign`: +1 for bids, of which the highest is best, -1 for asks."""
-        self.sizes: dict[float, float] = {}
         self._sign = sign
+        self._sizes: dict[float, float] = {}
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @property
+    @abstractmethod
+    def sizes(self) -> Mapping[float, float]:
+        """Price -> size."""
+
+    @abstractmethod
+    def best_price(self) -> float | None:
+        """The best level's; None if the side is empty."""
+
+    def best(self) -> Level | None:
+        """Price and size of the best level; None if the side is empty."""
+        price = self.best_price()
+        return None if price is None else (price, self._sizes[price])
+
+    @abstractmethod
+    def top(self, count: int) -> list[Level]:
+        """The best `count` levels, best first."""
+
+    @abstractmethod
+    def replace(self, levels: Iterable[Level]) -> None:
+        """Forget the side and take these levels, in any order."""
+
+    @abstractmethod
+    def apply(self, levels: Sequence[Level]) -> None:
+        """Set the levels' sizes, in order; size 0 removes a level, known or not."""
+
+
+class DeepSide(Side):
+    """A side of which the best price is asked after every change."""
+
+    def __init__(self, sign: int) -> None:
+        super().__init__(sign)
+        self._heap: list[float] = []  # the keys of `_sizes` times -sign
+        self._most = _FEW_REMOVED
+
+    @property
+    def sizes(self) -> Mapping[float, float]:
+        self.replace(self._sizes.items())
+        return self._sizes
+
+    def best_price(self) -> float | None:
+        sizes, heap = self._sizes, self._heap
+        while heap:
+            price = abs(heap[0])
+            if sizes[price]:
+                return price
+            heappop(heap)
+            del sizes[price]
+        return None
+
+    def top(self, count: int) -> list[Level]:
+        """The best `count` levels, best first; takes the longer the more they are."""
+        if 16 * count > len(self._heap):
+            sizes = self.sizes
+            prices = sorted(sizes, reverse=self._sign > 0)[:count]
+            return [(price, sizes[price]) for price in prices]
+        levels: list[Level] = []
+        while len(levels) < count and (level := self.best()) is not None:
+            levels.append(level)
+            heappop(self._heap)
+        for price, _ in levels:
+            heappush(self._heap, -self._sign * price)
+        return levels
+
+    def replace(self, levels: Iterable[Level]) -> None:
+        self._sizes = sizes = {price: size for price, size in dict(levels).items() if size}
+        self._heap = list(map(neg, sizes) if self._sign > 0 else sizes)
+        heapify(self._heap)
+        self._most = 2 * len(sizes) + _FEW_REMOVED
+
+    def apply(self, levels: Sequence[Level]) -> None:
+        sizes, heap = self._sizes, self._heap
+        before = len(sizes)
+        sizes.update(levels)
+        added = len(sizes) - before
+        if added:
+            sign = -self._sign
+            for price in islice(reversed(sizes), added):  # a map keeps the order of insertion
+                heappush(heap, sign * price)
+            if len(sizes) > self._most:
+                self.replace(sizes.items())
+
+
+class ProvenSide(Side):
+    """A side whose best levels are proven after every change, by the digits in which they came."""
+
+    def __init__(self, sign: int) -> None:
+        super().__init__(sign)
         self._keys: list[float] = []  # price times sign, ascending
         self._tokens: dict[float, bytes] = {}  # by key
         self._digits: bytes | None = None
 
-    def __len__(self) -> int:
-        return len(self._keys)
+    @property
+    def sizes(self) -> Mapping[float, float]:
+        return self._sizes
 
-    def best(self) -> Level | None:
-        """Price and size of the best level; None if the side is empty."""
-        if not self._keys:
-            return None
-        price = self._keys[-1] * self._sign
-        return price, self.sizes[price]
+    def best_price(self) -> float | None:
+        return self._keys[-1] * self._sign if self._keys else None
 
     def top(self, count: int) -> list[Level]:
-        """The best `count` levels, best first."""
-        sign, sizes = self._sign, self.sizes
+        sign, sizes = self._sign, self._sizes
         keys = self._keys[: -count - 1 : -1]
         return [(price, sizes[price]) for price in (key * sign for key in keys)]
 
-    def replace(self, levels: Sequence[Level]) -> None:
-        """Forget the side and take these levels, in any order."""
-        self.sizes = {price: size for price, size in dict(levels).items() if size > 0.0}
-        self._keys = sorted(self.sizes if self._sign > 0 else map(neg, self.sizes))
+    def replace(self, levels: Iterable[Level]) -> None:
+        self._sizes = {price: size for price, size in dict(levels).items() if size}
+        self._keys = sorted(self._sizes if self._sign > 0 else map(neg, self._sizes))
         self._tokens.clear()
 
     def apply(self, levels: Sequence[Level]) -> None:
-        """Set the levels' sizes, in order; size 0 removes a level, known or not."""
-        sizes, keys, sign = self.sizes, self._keys, self._sign
+        sizes, keys, sign = self._sizes, self._keys, self._sign
         for price, size in levels:
             if size > 0.0:
                 if price not in sizes:
@@ -64,20 +159,27 @@ class BookSide:
             elif sizes.pop(price, None) is not None:
                 del keys[bisect_left(keys, price * sign)]
 
-    def note(self, levels: Sequence[Level], tokens: Sequence[bytes]) -> None:
-        """Remember the digits in which the levels came, for `proof_digits`."""
+    def take(
+        self, levels: Sequence[Level], tokens: Sequence[bytes], depth: int, is_snapshot: bool
+    ) -> None:
+        """Levels with the digits in which they came; only the best `depth` are kept."""
+        if is_snapshot:
+            self.replace(levels)
+        else:
+            self.apply(levels)
         sign, known = self._sign, self._tokens
         for (price, _), token in zip(levels, tokens, strict=True):
             known[price * sign] = token
         self._digits = None
+        self._cut(depth)
 
-    def cut(self, depth: int) -> None:
+    def _cut(self, depth: int) -> None:
         """Forget all but the best `depth` levels."""
         keys = self._keys
         excess = len(keys) - depth
         if excess > 0:
             for key in keys[:excess]:
-                del self.sizes[key * self._sign]
+                del self._sizes[key * self._sign]
             del keys[:excess]
         if len(self._tokens) > 4 * (depth + len(keys)):
             self._tokens = {key: self._tokens[key] for key in keys}
@@ -94,27 +196,31 @@ class Book:
     """Both sides of one symbol's book."""
 
     def __init__(self) -> None:
-        self.bids = BookSide(1)
-        self.asks = BookSide(-1)
+        self.bids: Side = DeepSide(1)
+        self.asks: Side = DeepSide(-1)
+        self._proven: tuple[ProvenSide, ProvenSide] | None = None
 
     def apply(self, update: BookUpdate) -> None:
-        """Take an update or a snapshot."""
-        bids, asks = self.bids, self.asks
-        if update.is_snapshot:
-            bids.replace(update.bids)
-            asks.replace(update.asks)
+        """Take an update or a snapshot; all with a proof, or none."""
+        if update.proof is not None:
+            self._apply_proven(update, update.proof)
+        elif update.is_snapshot:
+            self.bids.replace(update.bids)
+            self.asks.replace(update.asks)
         else:
-            bids.apply(update.bids)
-            asks.apply(update.asks)
-        proof = update.proof
-        if proof is not None:
-            for side, levels, tokens in (
-                (bids, update.bids, proof.bid_tokens),
-                (asks, update.asks, proof.ask_tokens),
-            ):
-                if levels or update.is_snapshot:
-                    side.note(levels, tokens)
-                    side.cut(proof.depth)
+            if update.bids:
+                self.bids.apply(update.bids)
+            if update.asks:
+                self.asks.apply(update.asks)
+
+    def _apply_proven(self, update: BookUpdate, proof: Proof) -> None:
+        if self._proven is None:
+            self.bids, self.asks = self._proven = ProvenSide(1), ProvenSide(-1)
+        bids, asks = self._proven
+        if update.bids or update.is_snapshot:
+            bids.take(update.bids, proof.bid_tokens, proof.depth, update.is_snapshot)
+        if update.asks or update.is_snapshot:
+            asks.take(update.asks, proof.ask_tokens, proof.depth, update.is_snapshot)
 
     def top(self, count: int) -> tuple[list[Level], list[Level]]:
         """The best `count` bids and asks, best first; fewer if there are fewer."""
@@ -123,12 +229,15 @@ class Book:
     @property
     def crossed(self) -> bool:
         """Whether a bid is at or above an ask, which no true book is."""
-        bids, asks = self.bids._keys, self.asks._keys
-        return bool(bids and asks) and bids[-1] >= -asks[-1]
+        bid, ask = self.bids.best_price(), self.asks.best_price()
+        return bid is not None and ask is not None and bid >= ask
 
     def checksum(self) -> int:
         """CRC32 of the digits of the best ten asks and bids, if every update carried a proof."""
-        return zlib.crc32(self.asks.proof_digits() + self.bids.proof_digits())
+        if self._proven is None:
+            raise ValueError("a book whose updates carry no proofs has no checksum")
+        bids, asks = self._proven
+        return zlib.crc32(asks.proof_digits() + bids.proof_digits())
 
     def quote(self, update: BookUpdate) -> Quote:
         """The best bid and ask after `update`, with its times and number."""

@@ -64,9 +64,11 @@ class Integrity:
         """Events dropped because they came before."""
         self._number: int | None = None
         self._recv_ts: int | None = None
-        self._trades: dict[str, tuple[int, int]] = {}
-        self._quotes: dict[str, tuple[int | None, int, Quote]] = {}
-        """Per symbol the last quote's number (None: counting may begin anew), its time, and it."""
+        self._trades: dict[str, Trade | OffBook] = {}
+        self._quotes: dict[str, Quote] = {}
+        """The last of every symbol."""
+        self._anew: set[str] = set()
+        """Symbols whose quotes may be numbered anew."""
         self._funding: dict[tuple[str, bool], int] = {}
         self._books: dict[str, _BookState] = {}
         self._open: dict[tuple[str, str], list[Gap]] = {}
@@ -102,9 +104,10 @@ class Integrity:
         if channels is None and symbols is None:
             self._number = None
         if channels is None or "ticker" in channels:
-            for symbol, (_, since, quote) in self._quotes.items():
+            for symbol, quote in self._quotes.items():
                 if symbols is None or symbol in symbols:
-                    self._quotes[symbol] = None, since, quote  # numbers may begin anew
+                    self._anew.add(symbol)
+                    since = quote.recv_ts
                     gap = Gap(recv_ns, None, symbol, "ticker", None, None, since, reason)
                     self._gap(gap, checked)
         if channels is None or "book" in channels:
@@ -126,6 +129,11 @@ class Integrity:
                 self._trades.pop(symbol, None)
             for channel in channels:
                 self._open.pop((symbol, channel), None)
+
+    def know(self, symbol: str, trade_id: int, recv_ns: int) -> None:
+        """This trade was the last one of an earlier run: those up to it are told again, and those
+        between it and the next are missing."""
+        self._trades.setdefault(symbol, OffBook(recv_ns, None, symbol, trade_id, trade_id))
 
     def check(self, events: Sequence[Event]) -> list[Event]:
         """The events of one frame, with what is to be said about them."""
@@ -166,9 +174,9 @@ class Integrity:
         self, recv_ts: int, from_seq: int | None, to_seq: int | None, reason: str
     ) -> list[Event]:
         checked: list[Event] = []
-        for symbol, (_, since, quote) in self._quotes.items():
-            self._quotes[symbol] = None, since, quote
-            start = self._recv_ts if reason == "sequence" else since
+        for symbol, quote in self._quotes.items():
+            self._anew.add(symbol)
+            start = self._recv_ts if reason == "sequence" else quote.recv_ts
             gap = Gap(recv_ts, None, symbol, "ticker", from_seq, to_seq, start, reason)
             self._gap(gap, checked)
         for symbol, state in self._books.items():
@@ -190,14 +198,18 @@ class Integrity:
 
     def _quote(self, quote: Quote, checked: list[Event]) -> None:
         symbol, seq = quote.symbol, quote.seq
-        last, _, before = self._quotes.get(symbol, (None, 0, quote))
-        if seq is not None and last is not None:
-            again = seq == last and _same(quote, before)
-            if (seq < last or again) and self._repeated(symbol, "ticker"):
-                return
+        before = self._quotes.get(symbol)
+        if before is not None and seq is not None and symbol not in self._anew:
+            last = before.seq
+            if last is not None and seq <= last:
+                again = seq < last or _same(quote, before)
+                if again and self._repeated(symbol, "ticker"):
+                    return
         if self._repeats:
             self._repeats.pop((symbol, "ticker"), None)
-        self._quotes[symbol] = seq, quote.recv_ts, quote
+        if self._anew:
+            self._anew.discard(symbol)
+        self._quotes[symbol] = quote
         if self._open:
             self._recover(quote.recv_ts, symbol, "ticker", checked)
         checked.append(quote)
@@ -216,18 +228,19 @@ class Integrity:
     def _trade(self, trade: Trade | OffBook, checked: list[Event]) -> None:
         number, symbol = trade.trade_id, trade.symbol
         last = self._trades.get(symbol)
-        if last is not None:
-            last_id, last_ts = last
+        if last is not None and number != last.trade_id + 1:
             where = trade.recv_ts, trade.ts, symbol, "trades"
-            if number <= last_id:
+            since = last.recv_ts
+            if number <= last.trade_id:
                 if self._repeated(symbol, "trades"):
                     return
-                self._gap(Gap(*where, None, None, last_ts, "renumbered"), checked)
-            elif number > last_id + 1:
-                self._gap(Gap(*where, last_id + 1, number - 1, last_ts, "trade_id"), checked)
+                self._gap(Gap(*where, None, None, since, "renumbered"), checked)
+            else:
+                missed = last.trade_id + 1, number - 1
+                self._gap(Gap(*where, *missed, since, "trade_id"), checked)
         if self._repeats:
             self._repeats.pop((symbol, "trades"), None)
-        self._trades[symbol] = number, trade.recv_ts
+        self._trades[symbol] = trade
         checked.append(trade)
 
     def _repeated(self, symbol: str, channel: str) -> bool:

@@ -7,15 +7,18 @@ from functools import lru_cache
 
 from collectors.errors import DecodeError
 
+_SCALES = tuple(10 ** (9 - decimals) for decimals in range(10))
+
 
 def rfc3339_ns(text: str) -> int:
     """Nanoseconds of `2026-09-30T02:39:53.78865513Z`: up to nine decimals, or none, always UTC."""
-    fraction = text[20:-1]
-    if text[-1:] != "Z" or len(fraction) > 9 or (text[19:20] == "." and not fraction):
-        raise _error(text)
-    if text[19:20] != ("." if fraction else "Z") or (fraction and not _digits(fraction)):
-        raise _error(text)
-    return _second(text[:19]) * 1_000_000_000 + (int(fraction.ljust(9, "0")) if fraction else 0)
+    second, point, fraction = text[:19], text[19:20], text[20:-1]
+    if point == "." and text[-1] == "Z" and fraction.isdigit() and text.isascii():
+        if len(fraction) <= 9:
+            return _second(second) * 1_000_000_000 + int(fraction) * _SCALES[len(fraction)]
+    elif text[19:] == "Z":
+        return _second(second) * 1_000_000_000
+    raise _error(text)
 
 
 @lru_cache(maxsize=1024)
@@ -29,10 +32,6 @@ def _second(text: str) -> int:
     if len(text) != 19 or not 0 <= second < 9_000_000_000:  # int64 ns ends in the year 2262
         raise _error(text)
     return second
-
-
-def _digits(text: str) -> bool:
-    return text.isascii() and text.isdigit()
 
 
 def _error(text: str) -> DecodeError:

@@ -19,10 +19,10 @@ from collectors.exchanges.binance_streams import (
     Frame,
     Id,
     Levels,
+    Payload,
     Positive,
     Tape,
     Time,
-    decoder,
     ns,
 )
 from collectors.exchanges.binance_symbols import load_symbols
@@ -62,8 +62,8 @@ class _Snapshot(Struct, gc=False):
     asks: Levels
 
 
-_trades, _book_tickers = decoder(_Trade), decoder(_BookTicker)
-_depths, _snapshots = decoder(_Depth), decoder(_Snapshot)
+_trades, _book_tickers = Payload(_Trade), Payload(_BookTicker)
+_depths, _snapshots = Payload(_Depth), Payload(_Snapshot)
 
 
 class BinanceSpot(BinanceStreams):
@@ -80,39 +80,38 @@ class BinanceSpot(BinanceStreams):
     def __init__(self, symbols: SymbolTable | None = None, tape: Tape | None = None) -> None:
         """`tape` fixes which of the two trade streams is decoded."""
         super().__init__(load_symbols() if symbols is None else symbols, tape)
+        differences = ("depth", "depth@100ms", "depthUpdate")
         self._kinds |= {
-            "trade": self._trade,
-            "bookTicker": self._quote,
-            "depth": self._depth,
-            "depth@100ms": self._depth,
-            "depthUpdate": self._depth,
+            "trade": (_trades, self._trade),
+            "bookTicker": (_book_tickers, self._quote),
+            **dict.fromkeys(differences, (_depths, self._depth)),
         }
 
     def _untyped(self, head: Frame, frame: bytes, recv_ns: int) -> Event | None:
-        return self._quote(frame, recv_ns) if bytes(head.u) else None
+        return self._quote(_book_tickers.bare(frame), recv_ns) if bytes(head.u) else None
 
-    def _trade(self, data: Raw | bytes, recv_ns: int) -> Event:
-        t = _trades.decode(data)
-        pair = self.symbols.pair(t.s)
-        if not self._on_tape(pair, "trade"):
+    def _trade(self, t: _Trade, recv_ns: int) -> Event:
+        pair = self._pairs.get(t.s) or self._pair(t.s)
+        if self._tape_of.get(pair) != "trade" and not self._on_tape(pair, "trade"):
             return Ignored(recv_ns, "trade")
         return Trade(recv_ns, ns(t.T), pair, t.t, t.t, t.p, t.q, -1 if t.m else 1)
 
-    def _quote(self, data: Raw | bytes, recv_ns: int) -> Event:
-        q = _book_tickers.decode(data)
+    def _quote(self, q: _BookTicker, recv_ns: int) -> Event:
+        pair = self._pairs.get(q.s) or self._pair(q.s)
+        if q.b and q.a:
+            return Quote(recv_ns, None, pair, q.u, q.b, q.a, q.B, q.A)
         # An empty side is sent as price 0.
         bid, bid_size = (q.b, q.B) if q.b else (None, None)
         ask, ask_size = (q.a, q.A) if q.a else (None, None)
-        return Quote(recv_ns, None, self.symbols.pair(q.s), q.u, bid, ask, bid_size, ask_size)
+        return Quote(recv_ns, None, pair, q.u, bid, ask, bid_size, ask_size)
 
-    def _depth(self, data: Raw | bytes, recv_ns: int) -> Event:
-        d = _depths.decode(data)
-        pair = self.symbols.pair(d.s)
+    def _depth(self, d: _Depth, recv_ns: int) -> Event:
+        pair = self._pairs.get(d.s) or self._pair(d.s)
         self._depth_symbols.add(pair)
         return BookUpdate(recv_ns, ns(d.E), pair, d.u, d.U, False, d.b, d.a)
 
     def _snapshot(self, data: Raw | bytes, recv_ns: int, pair: str) -> Event:
-        s = _snapshots.decode(data)
+        s = _snapshots.bare(data)
         return BookUpdate(recv_ns, None, pair, s.lastUpdateId, None, True, s.bids, s.asks)
 
     def _venue_symbol(self, pair: str) -> str:

@@ -28,10 +28,10 @@ from collectors.exchanges.binance_streams import (
     Frame,
     Id,
     Levels,
+    Payload,
     Positive,
     Tape,
     Time,
-    decoder,
     ns,
 )
 from collectors.exchanges.binance_symbols import ContractTable, load_contracts
@@ -89,9 +89,9 @@ class _OpenInterest(Struct, gc=False):
     time: Time
 
 
-_trades, _book_tickers = decoder(_Trade), decoder(_BookTicker)
-_depths, _snapshots = decoder(_Depth), decoder(_Snapshot)
-_mark_prices, _open_interests = decoder(_MarkPrice), decoder(_OpenInterest)
+_trades, _book_tickers = Payload(_Trade), Payload(_BookTicker)
+_depths, _snapshots = Payload(_Depth), Payload(_Snapshot)
+_mark_prices, _open_interests = Payload(_MarkPrice), Payload(_OpenInterest)
 
 
 class BinanceFutures(BinanceStreams):
@@ -110,15 +110,14 @@ class BinanceFutures(BinanceStreams):
     def __init__(self, symbols: ContractTable | None = None, tape: Tape | None = None) -> None:
         """`tape` fixes which of the two trade streams is decoded."""
         super().__init__(load_contracts() if symbols is None else symbols, tape)
-        differences = ("depth", "depth@0ms", "depth@100ms", "depth@250ms", "depth@500ms")
+        mark_prices = ("markPrice", "markPrice@1s", "markPriceUpdate")
+        speeds = ("@0ms", "@100ms", "@250ms", "@500ms")
+        differences = ("depth", "depthUpdate", *(f"depth{speed}" for speed in speeds))
         self._kinds |= {
-            "trade": self._trade,
-            "bookTicker": self._quote,
-            "depthUpdate": self._depth,
-            "markPrice": self._mark_price,
-            "markPrice@1s": self._mark_price,
-            "markPriceUpdate": self._mark_price,
-            **dict.fromkeys(differences, self._depth),
+            "trade": (_trades, self._trade),
+            "bookTicker": (_book_tickers, self._quote),
+            **dict.fromkeys(mark_prices, (_mark_prices, self._mark_price)),
+            **dict.fromkeys(differences, (_depths, self._depth)),
         }
 
     def _route(self, stream: str) -> str:
@@ -130,42 +129,41 @@ class BinanceFutures(BinanceStreams):
     def _untyped(self, head: Frame, frame: bytes, recv_ns: int) -> Event | None:
         if not bytes(head.openInterest):
             return None
-        o = _open_interests.decode(frame)
+        o = _open_interests.bare(frame)
         pair = self.symbols.pair(o.symbol)
         return Funding(recv_ns, ns(o.time), pair, None, open_interest=o.openInterest)
 
-    def _trade(self, data: Raw | bytes, recv_ns: int) -> Event:
-        t = _trades.decode(data)
-        pair = self.symbols.pair(t.s)
-        if not self._on_tape(pair, "trade"):
+    def _trade(self, t: _Trade, recv_ns: int) -> Event:
+        pair = self._pairs.get(t.s) or self._pair(t.s)
+        if self._tape_of.get(pair) != "trade" and not self._on_tape(pair, "trade"):
             return Ignored(recv_ns, "trade")
         if t.X != "MARKET" or not (t.p and t.q):
             return OffBook(recv_ns, ns(t.T), pair, t.t, t.t)
         return Trade(recv_ns, ns(t.T), pair, t.t, t.t, t.p, t.q, -1 if t.m else 1)
 
-    def _quote(self, data: Raw | bytes, recv_ns: int) -> Event:
-        q = _book_tickers.decode(data)
+    def _quote(self, q: _BookTicker, recv_ns: int) -> Event:
+        pair = self._pairs.get(q.s) or self._pair(q.s)
+        if q.b and q.a:
+            return Quote(recv_ns, ns(q.T), pair, q.u, q.b, q.a, q.B, q.A)
         # An empty side is sent as price 0.
         bid, bid_size = (q.b, q.B) if q.b else (None, None)
         ask, ask_size = (q.a, q.A) if q.a else (None, None)
-        return Quote(recv_ns, ns(q.T), self.symbols.pair(q.s), q.u, bid, ask, bid_size, ask_size)
+        return Quote(recv_ns, ns(q.T), pair, q.u, bid, ask, bid_size, ask_size)
 
-    def _depth(self, data: Raw | bytes, recv_ns: int) -> Event:
-        d = _depths.decode(data)
-        pair = self.symbols.pair(d.s)
+    def _depth(self, d: _Depth, recv_ns: int) -> Event:
+        pair = self._pairs.get(d.s) or self._pair(d.s)
         self._depth_symbols.add(pair)
         return BookUpdate(recv_ns, ns(d.T), pair, d.u, d.U, False, d.b, d.a, d.pu)
 
     def _snapshot(self, data: Raw | bytes, recv_ns: int, pair: str) -> Event:
-        s = _snapshots.decode(data)
+        s = _snapshots.bare(data)
         ts = None if s.T is None else ns(s.T)
         return BookUpdate(recv_ns, ts, pair, s.lastUpdateId, None, True, s.bids, s.asks)
 
-    def _mark_price(self, data: Raw | bytes, recv_ns: int) -> Event:
-        m = _mark_prices.decode(data)
+    def _mark_price(self, m: _MarkPrice, recv_ns: int) -> Event:
         rate = _rate(m.r)
         due = ns(m.T) if m.T else None
-        pair = self.symbols.pair(m.s)
+        pair = self._pairs.get(m.s) or self._pair(m.s)
         return Funding(recv_ns, ns(m.E), pair, None, m.p, m.i or None, rate, due)
 
 

@@ -4,6 +4,8 @@ Frames come wrapped (`{"stream": ..., "data": ...}`, from `/stream`) or bare (fr
 decode. A market (`binance.py`, `binance_futures.py`) says which streams a channel is made of and
 decodes their payloads; every other stream gives `Ignored`.
 
+- A stream that was decoded before is known again by the bytes up to the end of its name, and its
+  frames are parsed once, envelope and payload together.
 - trade and aggTrade are the same executions told twice. Per symbol, the kind that comes first is
   decoded and the other ignored, unless `tape` fixes the kind.
 - `m` says that the buyer was the maker: the taker sold.
@@ -17,7 +19,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -33,7 +35,7 @@ Positive = Annotated[float, Meta(gt=0, le=1e300)]
 Amount = Annotated[float, Meta(ge=0, le=1e300)]
 Levels = list[tuple[Positive, Amount]]
 Tape = Literal["trade", "aggTrade"]
-Handler = Callable[[Raw | bytes, int], Event]
+Handler = Callable[[Any, int], Event]
 
 
 class _Error(Struct):
@@ -73,16 +75,22 @@ class _Shutdown(Struct):
 SNAPSHOT = "depth@snapshot"  # ours: marks a REST reply in a raw log
 _PER_REQUEST = 200  # streams in one SUBSCRIBE; the documented limit is 1024 per connection
 
-_T = TypeVar("_T", bound=Struct)
+_KNOWN_STREAMS = 16_384  # more are no exchange's
 
 
-def decoder(kind: type[_T]) -> msgspec.json.Decoder[_T]:
-    """Of payloads, whose numbers come as strings."""
-    return msgspec.json.Decoder(kind, strict=False)
+class Payload:
+    """How payloads of one type are parsed, bare and in an envelope; numbers come as strings."""
+
+    def __init__(self, kind: type[Struct]) -> None:
+        envelope = msgspec.defstruct("Envelope", [("data", kind)], gc=False)
+        self.bare: Callable[[Raw | bytes], Any]
+        self.bare = msgspec.json.Decoder(kind, strict=False).decode
+        self.wrapped: Callable[[bytes], Any]
+        self.wrapped = msgspec.json.Decoder(envelope, strict=False).decode
 
 
 _frames = msgspec.json.Decoder(Frame)
-_agg_trades, _shutdowns = decoder(_AggTrade), decoder(_Shutdown)
+_agg_trades, _shutdowns = Payload(_AggTrade), Payload(_Shutdown)
 
 
 class BinanceStreams(Adapter):
@@ -98,10 +106,13 @@ class BinanceStreams(Adapter):
         self._tape_of: dict[str, str] = {}
         self._depth_symbols: set[str] = set()
         self._last_id = 0
-        self._kinds: dict[str, Handler] = {
-            "aggTrade": self._agg_trade,
-            "serverShutdown": self._shutdown,
+        self._kinds: dict[str, tuple[Payload, Handler]] = {
+            "aggTrade": (_agg_trades, self._agg_trade),
+            "serverShutdown": (_shutdowns, self._shutdown),
         }
+        self._known: dict[bytes, tuple[Callable[[bytes], Any], Handler]] = {}
+        """By the beginning of their frames, the streams decoded so far."""
+        self._pairs: dict[str, str] = {}
 
     @abstractmethod
     def _venue_symbol(self, pair: str) -> str:
@@ -143,28 +154,40 @@ class BinanceStreams(Adapter):
 
     def decode(self, frame: bytes, recv_ns: int) -> list[Event]:
         try:
+            known = self._known.get(frame[: frame.find(b'"', 11)])
+            if known is not None:
+                parse, handle = known
+                return [handle(parse(frame).data, recv_ns)]
             head = _frames.decode(frame)
             if head.stream is not None:
-                return [self._streamed(head.stream, head.data, recv_ns)]
+                return [self._streamed(head.stream, head.data, frame, recv_ns)]
             return [self._bare(head, frame, recv_ns)]
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, SymbolError) as error:
             if frame.lstrip()[:1] == b"[" and _is_json(frame):
                 return [Ignored(recv_ns, "array")]
             raise DecodeError(f"{self.exchange}: {error}; frame: {_excerpt(frame)}") from error
 
-    def _streamed(self, stream: str, data: Raw, recv_ns: int) -> Event:
+    def _streamed(self, stream: str, data: Raw, frame: bytes, recv_ns: int) -> Event:
         name, _, kind = stream.partition("@")
-        handler = self._kinds.get(kind or name.removeprefix("!"))
-        if handler is not None:
-            return handler(data, recv_ns)
+        known = self._kinds.get(kind or name.removeprefix("!"))
+        if known is not None:
+            payload, handle = known
+            event = handle(payload.bare(data), recv_ns)
+            start = b'{"stream":"' + stream.encode()
+            if frame.startswith(start + b'"') and len(self._known) < _KNOWN_STREAMS:
+                self._known[start] = payload.wrapped, handle
+            return event
         if kind == SNAPSHOT:
             return self._snapshot(data, recv_ns, self.symbols.pair(name.upper()))
         return Ignored(recv_ns, kind or name)
 
     def _bare(self, head: Frame, frame: bytes, recv_ns: int) -> Event:
         if head.e is not None:
-            handler = self._kinds.get(head.e)
-            return Ignored(recv_ns, head.e) if handler is None else handler(frame, recv_ns)
+            known = self._kinds.get(head.e)
+            if known is None:
+                return Ignored(recv_ns, head.e)
+            payload, handle = known
+            return handle(payload.bare(frame), recv_ns)
         event = self._untyped(head, frame, recv_ns)
         if event is not None:
             return event
@@ -187,19 +210,22 @@ class BinanceStreams(Adapter):
             f"frame: {_excerpt(frame)}"
         )
 
-    def _agg_trade(self, data: Raw | bytes, recv_ns: int) -> Event:
-        t = _agg_trades.decode(data)
-        pair = self.symbols.pair(t.s)
-        if not self._on_tape(pair, "aggTrade"):
+    def _pair(self, symbol: str) -> str:
+        """BASE/QUOTE of a symbol not met before."""
+        pair = self._pairs[symbol] = self.symbols.pair(symbol)
+        return pair
+
+    def _agg_trade(self, t: _AggTrade, recv_ns: int) -> Event:
+        pair = self._pairs.get(t.s) or self._pair(t.s)
+        if self._tape_of.get(pair) != "aggTrade" and not self._on_tape(pair, "aggTrade"):
             return Ignored(recv_ns, "aggTrade")
         return Trade(recv_ns, ns(t.T), pair, t.a, t.a, t.p, t.q, -1 if t.m else 1)
 
     def _on_tape(self, pair: str, kind: str) -> bool:
-        return kind == (self._tape or self._tape_of.setdefault(pair, kind))
+        return kind == self._tape_of.setdefault(pair, self._tape or kind)
 
-    def _shutdown(self, data: Raw | bytes, recv_ns: int) -> Event:
-        time = _shutdowns.decode(data).E
-        return Shutdown(recv_ns, None if time is None else ns(time))
+    def _shutdown(self, told: _Shutdown, recv_ns: int) -> Event:
+        return Shutdown(recv_ns, None if told.E is None else ns(told.E))
 
     def _requests(
         self,

@@ -16,7 +16,8 @@ channel: its first event is its `FrameNumber`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from operator import attrgetter
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -45,10 +46,9 @@ _Amount = Annotated[float, Meta(ge=0, le=1e300)]
 
 
 class _Frame(Struct):
-    """The envelope."""
+    """The envelope of whatever is not decoded below."""
 
     channel: str | None = None
-    timestamp: str = ""
     sequence_num: _Id = -1
     events: Raw = Raw(b"[]")
     type: str = ""
@@ -62,7 +62,7 @@ class _Change(Struct, gc=False):
     event_time: str = ""
 
 
-class _Book(Struct):
+class _Book(Struct, gc=False):
     type: Literal["snapshot", "update"]
     product_id: str
     updates: list[_Change]
@@ -77,7 +77,7 @@ class _Trade(Struct, gc=False):
     side: Literal["BUY", "SELL"]
 
 
-class _Trades(Struct):
+class _Trades(Struct, gc=False):
     trades: list[_Trade]
 
 
@@ -90,8 +90,25 @@ class _Ticker(Struct, gc=False):
     volume_24_h: _Amount | None = None
 
 
-class _Tickers(Struct):
+class _Tickers(Struct, gc=False):
     tickers: list[_Ticker]
+
+
+class _BookFrame(Struct, gc=False):
+    timestamp: str
+    sequence_num: _Id
+    events: list[_Book]
+
+
+class _TradeFrame(Struct, gc=False):
+    sequence_num: _Id
+    events: list[_Trades]
+
+
+class _TickerFrame(Struct, gc=False):
+    timestamp: str
+    sequence_num: _Id
+    events: list[_Tickers]
 
 
 _CHANNELS = {
@@ -99,15 +116,16 @@ _CHANNELS = {
     "trades": ("market_trades",),
     "book": ("level2",),
 }
-_T = TypeVar("_T")
+_DECODED = ("l2_data", "market_trades", "ticker")
+_STARTS = {b'{"channel":"%s' % channel.encode(): channel for channel in _DECODED}
+"""Frames that begin so are parsed once; all others first for their channel."""
 
-
-def _decoder(kind: type[_T]) -> msgspec.json.Decoder[list[_T]]:
-    return msgspec.json.Decoder(list[kind], strict=False)  # type: ignore[valid-type]
-
-
+_trade_id = attrgetter("trade_id")
 _frames = msgspec.json.Decoder(_Frame)
-_books, _trades, _tickers = _decoder(_Book), _decoder(_Trades), _decoder(_Tickers)
+# Numbers come as strings.
+_books = msgspec.json.Decoder(_BookFrame, strict=False)
+_trades = msgspec.json.Decoder(_TradeFrame, strict=False)
+_tickers = msgspec.json.Decoder(_TickerFrame, strict=False)
 
 
 class Coinbase(Adapter):
@@ -118,6 +136,7 @@ class Coinbase(Adapter):
 
     def __init__(self, symbols: SymbolTable | None = None) -> None:
         self.symbols = load_symbols() if symbols is None else symbols
+        self._pairs: dict[str, str] = {}
         self._last_id = 0
 
     def subscribe(self, symbols: Sequence[str], channels: Sequence[str]) -> list[Request]:
@@ -131,36 +150,51 @@ class Coinbase(Adapter):
 
     def decode(self, frame: bytes, recv_ns: int) -> list[Event]:
         try:
-            head = _frames.decode(frame)
-            if head.channel is None:
-                if head.type != "error":
-                    raise DecodeError("neither a channel nor an error")
-                return [Refusal(recv_ns, None, 0, head.message)]
-            if head.sequence_num < 0:
-                raise DecodeError("no sequence_num")
-            return [FrameNumber(recv_ns, head.sequence_num), *self._data(head, recv_ns)]
+            channel = _STARTS.get(frame[: frame.find(b'"', 12)])
+            if channel is None:
+                return self._told(frame, recv_ns)
+            return self._data(channel, frame, recv_ns)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             excerpt = repr(frame if len(frame) <= 120 else frame[:120] + b"...")[1:]
             raise DecodeError(f"coinbase: {error}; frame: {excerpt}") from error
 
-    def _data(self, head: _Frame, recv_ns: int) -> list[Event]:
-        channel = head.channel or ""
-        if channel == "l2_data":
-            sent = rfc3339_ns(head.timestamp)
-            events = _books.decode(head.events)
-            return [self._book(b, head.sequence_num, sent, recv_ns) for b in events]
-        if channel == "market_trades":
-            trades = [t for event in _trades.decode(head.events) for t in event.trades]
-            return [self._trade(t, recv_ns) for t in sorted(trades, key=lambda t: t.trade_id)]
-        if channel == "ticker":
-            sent = rfc3339_ns(head.timestamp)
-            tickers = [t for event in _tickers.decode(head.events) for t in event.tickers]
-            return [self._quote(t, head.sequence_num, sent, recv_ns) for t in tickers]
+    def _told(self, frame: bytes, recv_ns: int) -> list[Event]:
+        """A frame that does not begin as market data does."""
+        head = _frames.decode(frame)
+        channel = head.channel
+        if channel is None:
+            if head.type != "error":
+                raise DecodeError("neither a channel nor an error")
+            return [Refusal(recv_ns, None, 0, head.message)]
+        if channel in _DECODED:
+            return self._data(channel, frame, recv_ns)
+        if head.sequence_num < 0:
+            raise DecodeError("no sequence_num")
+        number = FrameNumber(recv_ns, head.sequence_num)
         if channel == "subscriptions":
-            return [Ack(recv_ns, None, msgspec.json.decode(head.events))]
-        return [Ignored(recv_ns, channel)]
+            return [number, Ack(recv_ns, None, msgspec.json.decode(head.events))]
+        return [number, Ignored(recv_ns, channel)]
 
-    def _book(self, b: _Book, number: int, sent: int, recv_ns: int) -> Event:
+    def _data(self, channel: str, frame: bytes, recv_ns: int) -> list[Event]:
+        if channel == "l2_data":
+            books = _books.decode(frame)
+            number, sent = books.sequence_num, books.timestamp
+            told = [self._book(book, number, sent, recv_ns) for book in books.events]
+        elif channel == "market_trades":
+            executions = _trades.decode(frame)
+            number = executions.sequence_num
+            trades = [t for event in executions.events for t in event.trades]
+            if len(trades) > 1:
+                trades.sort(key=_trade_id)
+            told = [self._trade(t, recv_ns) for t in trades]
+        else:
+            tickers = _tickers.decode(frame)
+            number, sent_ns = tickers.sequence_num, rfc3339_ns(tickers.timestamp)
+            quotes = [t for event in tickers.events for t in event.tickers]
+            told = [self._quote(t, number, sent_ns, recv_ns) for t in quotes]
+        return [FrameNumber(recv_ns, number), *told]
+
+    def _book(self, b: _Book, number: int, sent: str, recv_ns: int) -> Event:
         bids: list[Level] = []
         asks: list[Level] = []
         for change in b.updates:
@@ -168,19 +202,25 @@ class Coinbase(Adapter):
             side.append((change.price_level, change.new_quantity))
         # One time per message; snapshots used to say 1970 instead.
         text = b.updates[0].event_time if b.updates else ""
-        ts = (rfc3339_ns(text) if text else 0) or sent
-        pair, is_snapshot = pair_of(self.symbols, b.product_id), b.type == "snapshot"
+        ts = (rfc3339_ns(text) if text else 0) or rfc3339_ns(sent)
+        pair, is_snapshot = self._pair(b.product_id), b.type == "snapshot"
         return BookUpdate(recv_ns, ts, pair, number, None, is_snapshot, bids, asks)
+
+    def _pair(self, product_id: str) -> str:
+        pair = self._pairs.get(product_id)
+        if pair is None:
+            pair = self._pairs[product_id] = pair_of(self.symbols, product_id)
+        return pair
 
     def _trade(self, t: _Trade, recv_ns: int) -> Event:
         side = -1 if t.side == "BUY" else 1
-        ts, pair = rfc3339_ns(t.time), pair_of(self.symbols, t.product_id)
+        ts, pair = rfc3339_ns(t.time), self._pair(t.product_id)
         return Trade(recv_ns, ts, pair, t.trade_id, t.trade_id, t.price, t.size, side)
 
     def _quote(self, t: _Ticker, number: int, sent: int, recv_ns: int) -> Event:
         bid, bid_size = (t.best_bid, t.best_bid_quantity) if t.best_bid else (None, None)
         ask, ask_size = (t.best_ask, t.best_ask_quantity) if t.best_ask else (None, None)
-        pair = pair_of(self.symbols, t.product_id)
+        pair = self._pair(t.product_id)
         return Quote(recv_ns, sent, pair, number, bid, ask, bid_size, ask_size, t.volume_24_h)
 
     def _requests(

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from importlib import resources
+from operator import attrgetter
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -47,10 +48,9 @@ _Amount = Annotated[float, Meta(ge=0, le=1e300)]
 
 
 class _Frame(Struct):
-    """The keys that tell frames apart."""
+    """Whatever is not decoded below."""
 
     channel: str | None = None
-    type: str = ""
     data: Raw = Raw(b"[]")
     method: str | None = None
     success: bool = True
@@ -102,15 +102,33 @@ class _System(Struct):
     system: str
 
 
+class _BookFrame(Struct, gc=False):
+    type: Literal["snapshot", "update"]
+    data: list[_Book]
+
+
+class _TradeFrame(Struct, gc=False):
+    data: list[_Trade]
+
+
+class _TickerFrame(Struct, gc=False):
+    data: list[_Ticker]
+
+
 _CHANNELS = {"ticker": ("trade", "ticker"), "trades": ("trade",), "book": ("book",)}
 DEPTHS = (10, 25, 100, 500, 1000)
 """What the exchange offers; any other is refused."""
 
+_DECODED = ("book", "trade", "ticker")
+_STARTS = {b'{"channel":"%s' % channel.encode(): channel for channel in _DECODED}
+"""Frames that begin so are parsed once; all others first for their channel."""
+
+_trade_id = attrgetter("trade_id")
 _frames = msgspec.json.Decoder(_Frame)
 _subscriptions = msgspec.json.Decoder(_Subscription)
-_books = msgspec.json.Decoder(list[_Book])
-_trades = msgspec.json.Decoder(list[_Trade])
-_tickers = msgspec.json.Decoder(list[_Ticker])
+_books = msgspec.json.Decoder(_BookFrame)
+_trades = msgspec.json.Decoder(_TradeFrame)
+_tickers = msgspec.json.Decoder(_TickerFrame)
 _systems = msgspec.json.Decoder(list[_System])
 
 
@@ -130,6 +148,7 @@ class Kraken(Adapter):
         self._aliases = _load_assets()
         self._depth = depth
         self._depths: dict[str, int] = {}
+        self._pairs: dict[str, str] = {}
         self._last_id = 0
 
     def subscribe(self, symbols: Sequence[str], channels: Sequence[str]) -> list[Request]:
@@ -142,28 +161,36 @@ class Kraken(Adapter):
 
     def decode(self, frame: bytes, recv_ns: int) -> list[Event]:
         try:
-            head = _frames.decode(frame)
-            if head.channel is not None:
-                return self._data(head.channel, head, recv_ns)
-            return [self._reply(head, recv_ns)]
+            channel = _STARTS.get(frame[: frame.find(b'"', 12)])
+            if channel is None:
+                return self._told(frame, recv_ns)
+            return self._data(channel, frame, recv_ns)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             excerpt = repr(frame if len(frame) <= 120 else frame[:120] + b"...")[1:]
             raise DecodeError(f"kraken: {error}; frame: {excerpt}") from error
 
-    def _data(self, channel: str, head: _Frame, recv_ns: int) -> list[Event]:
-        if channel == "book":
-            is_snapshot = head.type == "snapshot"
-            if not is_snapshot and head.type != "update":
-                raise DecodeError(f"book message of type {head.type[:40]!r}")
-            return [self._book(b, is_snapshot, recv_ns) for b in _books.decode(head.data)]
-        if channel == "trade":
-            trades = sorted(_trades.decode(head.data), key=lambda t: t.trade_id)
-            return [self._trade(t, recv_ns) for t in trades]
-        if channel == "ticker":
-            return [self._quote(t, recv_ns) for t in _tickers.decode(head.data)]
-        if channel == "status":
+    def _told(self, frame: bytes, recv_ns: int) -> list[Event]:
+        """A frame that does not begin as market data does."""
+        head = _frames.decode(frame)
+        if head.channel is None:
+            return [self._reply(head, recv_ns)]
+        if head.channel in _DECODED:
+            return self._data(head.channel, frame, recv_ns)
+        if head.channel == "status":
             return [Status(recv_ns, s.system) for s in _systems.decode(head.data)]
-        return [Ignored(recv_ns, channel)]
+        return [Ignored(recv_ns, head.channel)]
+
+    def _data(self, channel: str, frame: bytes, recv_ns: int) -> list[Event]:
+        if channel == "book":
+            books = _books.decode(frame)
+            is_snapshot = books.type == "snapshot"
+            return [self._book(b, is_snapshot, recv_ns) for b in books.data]
+        if channel == "ticker":
+            return [self._quote(t, recv_ns) for t in _tickers.decode(frame).data]
+        trades = _trades.decode(frame).data
+        if len(trades) > 1:
+            trades.sort(key=_trade_id)
+        return [self._trade(t, recv_ns) for t in trades]
 
     def _book(self, b: _Book, is_snapshot: bool, recv_ns: int) -> Event:
         bids, bid_tokens = _levels(b.bids)
@@ -232,8 +259,12 @@ class Kraken(Adapter):
         return requests
 
     def _pair(self, symbol: str) -> str:
-        base, quote = split_pair(symbol.upper())
-        return f"{self._aliases.get(base, base)}/{self._aliases.get(quote, quote)}"
+        pair = self._pairs.get(symbol)
+        if pair is None:
+            base, quote = split_pair(symbol.upper())
+            pair = f"{self._aliases.get(base, base)}/{self._aliases.get(quote, quote)}"
+            self._pairs[symbol] = pair
+        return pair
 
     def _venue_symbol(self, pair: str) -> str:
         split_pair(pair)
@@ -245,24 +276,25 @@ def _levels(levels: list[_Level]) -> tuple[list[Level], list[bytes]]:
     numbers: list[Level] = []
     tokens: list[bytes] = []
     for level in levels:
-        price, qty = bytes(level.price), bytes(level.qty)
-        numbers.append((_number(price), _number(qty, may_be_zero=True)))
-        tokens.append(_token(price) + _token(qty))
+        price_text, qty_text = bytes(level.price), bytes(level.qty)
+        price, qty = float(price_text), float(qty_text)
+        if not (0.0 < price <= 1e300 and 0.0 <= qty <= 1e300):
+            raise DecodeError(f"{price_text[:40]!r}, {qty_text[:40]!r} are no price and size")
+        token = _token(price_text) + _token(qty_text)
+        if not token.isdigit():  # in exponent form
+            token = _token(_written_out(price_text)) + _token(_written_out(qty_text))
+        numbers.append((price, qty))
+        tokens.append(token)
     return numbers, tokens
 
 
-def _number(text: bytes, may_be_zero: bool = False) -> float:
-    value = float(text)
-    if not 0.0 < value <= 1e300 and not (may_be_zero and value == 0.0):
-        raise DecodeError(f"{text[:40].decode()} is no price or size")
-    return value
-
-
 def _token(text: bytes) -> bytes:
-    """The digits without point and leading zeros; numbers in exponent form are written out."""
-    if b"e" in text or b"E" in text:
-        text = format(Decimal(text.decode()), "f").encode()
+    """The digits without point and leading zeros."""
     return text.replace(b".", b"").lstrip(b"0")
+
+
+def _written_out(text: bytes) -> bytes:
+    return format(Decimal(text.decode()), "f").encode()
 
 
 def _load_assets() -> Mapping[str, str]:

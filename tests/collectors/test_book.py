@@ -2,6 +2,7 @@
 
 import zlib
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,11 +20,20 @@ def update(bids=(), asks=(), is_snapshot=False, proof=None):
     return BookUpdate(12, 7, "BTC/USD", 9, None, is_snapshot, bids, asks, None, proof)
 
 
-@given(st.lists(st.tuples(st.booleans(), levels, levels), max_size=8), st.integers(0, 9))
-def test_book_is_the_last_size_of_every_price(messages, count):
+def told(bids, asks, depth=2):
+    """A proof of so many levels a side, whose digits do not matter."""
+    return Proof(0, depth, [b""] * bids, [b""] * asks)
+
+
+messages = st.lists(st.tuples(st.booleans(), levels, levels), max_size=8)
+
+
+@given(messages, st.integers(0, 9), st.booleans())
+def test_book_is_the_last_size_of_every_price(messages, count, is_proven):
     book, bids, asks = Book(), {}, {}
     for is_snapshot, new_bids, new_asks in messages:
-        book.apply(update(new_bids, new_asks, is_snapshot))
+        proof = told(len(new_bids), len(new_asks), 1000) if is_proven else None
+        book.apply(update(new_bids, new_asks, is_snapshot, proof))
         if is_snapshot:
             bids, asks = {}, {}
         bids.update(new_bids)
@@ -38,6 +48,37 @@ def test_book_is_the_last_size_of_every_price(messages, count):
     assert book.crossed == bool(best_bids and best_asks and best_bids[0][0] >= best_asks[0][0])
 
 
+def test_best_levels_of_a_deep_book_are_those_of_all_its_levels_sorted():
+    book, bids = Book(), {}
+    for number in range(200):
+        changes = [
+            (float(n * 7919 % 5003), float(n % 3)) for n in range(40 * number, 40 * number + 60)
+        ]
+        book.apply(update(bids=changes))
+        bids.update(changes)
+        live = sorted(((p, q) for p, q in bids.items() if q), reverse=True)
+        assert book.top(5) == (live[:5], [])
+        assert book.bids.best() == live[0]
+    assert dict(book.bids.sizes) == dict(live)
+
+
+def test_levels_that_were_removed_do_not_pile_up():
+    book = Book()
+    book.apply(update(bids=[(1e9, 1.0)]))
+    for number in range(1, 20_000):
+        book.apply(update(bids=[(float(number), 1.0)]))
+        book.apply(update(bids=[(float(number), 0.0)]))
+    assert len(book.bids._sizes) < 2000
+    assert book.top(5)[0] == [(1e9, 1.0)]
+
+
+def test_book_without_proofs_has_no_checksum():
+    book = Book()
+    book.apply(update([(99.0, 1.0)], [(100.0, 1.0)], True))
+    with pytest.raises(ValueError, match="carry no proofs"):
+        book.checksum()
+
+
 def test_quote_is_the_top_with_the_numbers_of_the_update():
     book, change = Book(), update([(99.0, 1.0), (98.0, 2.0)], [])
     book.apply(change)
@@ -46,13 +87,11 @@ def test_quote_is_the_top_with_the_numbers_of_the_update():
 
 def test_levels_beyond_the_depth_are_forgotten_and_do_not_come_back():
     book = Book()
-    snapshot = update([(9.0, 1.0), (8.0, 1.0)], [(10.0, 1.0), (11.0, 1.0)], True)
+    snapshot = update([(9.0, 1.0), (8.0, 1.0)], [(10.0, 1.0), (11.0, 1.0)], True, told(2, 2))
     book.apply(snapshot)
-    book.apply(BookUpdate(*(12, 7, "A/B", 9, None, False), [], [(9.5, 2.0)], None, None))
-    assert len(book.asks) == 3
-    book.bids.cut(2)
-    book.asks.cut(2)
-    book.apply(update(asks=[(9.5, 0.0)]))
+    book.apply(update(asks=[(9.5, 2.0)], proof=told(0, 1)))
+    assert book.top(5) == ([(9.0, 1.0), (8.0, 1.0)], [(9.5, 2.0), (10.0, 1.0)])
+    book.apply(update(asks=[(9.5, 0.0)], proof=told(0, 1)))
     assert book.top(5) == ([(9.0, 1.0), (8.0, 1.0)], [(10.0, 1.0)])
 
 
@@ -73,8 +112,7 @@ def test_checksum_is_over_ten_asks_then_ten_bids_best_first():
 def test_digits_of_levels_that_left_do_not_pile_up():
     book = Book()
     for number in range(1, 2000):
-        told = Proof(0, 10, [b"1"], [])
-        book.apply(update([(float(number), 1.0)], (), False, told))
+        book.apply(update([(float(number), 1.0)], proof=Proof(0, 10, [b"1"], [])))
     assert len(book.bids) == 10
     assert len(book.bids._tokens) <= 100
     assert book.bids.proof_digits() == b"1" * 10
