@@ -35,7 +35,10 @@ def decoding(captures: Path, repeats: int) -> tuple[list[dict[str, Any]], list[d
     books = [collect_decode.measure_book(r, repeats) for r in found if r.channel == "book"]
     print_table(
         "collect: messages per second on one core, decoded and checked",
-        ["exchange, channel", "bytes", "decoded", "and checked", "cryptofeed", "ratio", "target"],
+        [
+            *("exchange, channel", "bytes", "decoded", "and checked", "cryptofeed"),
+            *("ratio", "checked", "target"),
+        ],
         [
             (
                 f"{case['exchange']} {case['channel']}",
@@ -44,6 +47,7 @@ def decoding(captures: Path, repeats: int) -> tuple[list[dict[str, Any]], list[d
                 f"{case['checked_per_s']:,.0f}",
                 f"{case['cryptofeed_per_s']:,.0f}" if case["ratio"] else case["reason"],
                 f"{case['ratio']:.1f} ×" if case["ratio"] else "",
+                f"{case['checked_ratio']:.1f} ×" if case["ratio"] else "",
                 _met(case["ratio"] >= TARGET_RATIO) if case["ratio"] else "",
             )
             for case in cases
@@ -108,7 +112,7 @@ def _verdict(case: dict[str, Any]) -> str:
     """Flat out it is the rate that counts, at a rate below that the latency."""
     if case["offered_per_s"] is None:
         return _met(case["messages_per_s"] >= TARGET_PER_S)
-    return _met(case["queued_p99_ms"] < TARGET_P99_MS)
+    return _met(case["taken_p99_ms"] < TARGET_P99_MS)
 
 
 def _met(met: bool) -> str:
@@ -122,14 +126,20 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--kafka", default=os.environ.get("KAFKA_BOOTSTRAP", ""), help="a broker")
     parser.add_argument("--repeats", type=int, default=5, help="of every decoding")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of every flow")
+    parser.add_argument("--part", choices=("decoding", "flows"), help="only this; writes nothing")
     options = parser.parse_args(arguments)
     print_machine()
     cases: list[dict[str, Any]] = []
     books: list[dict[str, Any]] = []
+    if options.part == "flows":
+        flows(options.kafka, options.seconds)
+        return
     if options.captures.is_dir():
         cases, books = decoding(options.captures, options.repeats)
     else:
         console.print(f"decoding and books left out: no captures at {options.captures}")
+    if options.part == "decoding":
+        return
     if not options.kafka:
         console.print("Kafka left out: no broker; name one with --kafka or KAFKA_BOOTSTRAP")
     flow = flows(options.kafka, options.seconds)

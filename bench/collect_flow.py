@@ -1,9 +1,9 @@
 """From a socket into a sink: the whole collector, the simulated exchange in another process.
 
-Measured once as fast as the collector reads and at steady rates, until the last row is written,
-flushed and closed. Latency is that of trades: from the time at which the exchange's process sends
-one to the time at which its row is in the sink's queue, and to that at which the sink has taken it
-(Parquet) or the broker has acknowledged it (Kafka).
+Measured once as fast as the collector reads and at steady rates, until the last row is flushed: on
+the disk, or acknowledged by the broker. Latency is that of trades: from the time at which the
+exchange's process sends one to the time at which its row is in the sink's queue, and to that at
+which the sink has taken it (Parquet) or the broker has acknowledged it (Kafka).
 """
 
 from __future__ import annotations
@@ -13,23 +13,21 @@ import gc
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 
-from collectors.collect import Collector
+from collectors.collect import BATCH_S, Collector, dedicate_process
 from collectors.queues import SinkQueue
 from collectors.sinks import Sink
 from collectors.sinks.kafka import KafkaSink
 from collectors.sinks.parquet_live import LiveParquetSink
 
 from .harness import significant
-
-SAMPLE = 50  # of Kafka's acknowledgements, one in so many is timed: reading it back costs time
 
 
 class TimedQueue(SinkQueue):
@@ -59,22 +57,39 @@ class TimedParquet(LiveParquetSink):
 
 
 class TimedKafka(KafkaSink):
-    """Notes when the messages of trades have been acknowledged."""
+    """Notes when the messages of trades have been acknowledged: looked up at every write."""
 
     def __init__(self, bootstrap: str) -> None:
         super().__init__(bootstrap)
         self.latencies_ns: list[np.ndarray] = []
+        self._waiting: deque[tuple[int, np.ndarray]] = deque()
+        """Of every batch of trades: the rows delivered when it is, and when its own were sent."""
+        self._written_rows = 0
 
-    def _delivered(self, error: Any, message: Any) -> None:
-        super()._delivered(error, message)
-        if self.delivered_rows % SAMPLE == 0 and message.topic().endswith("-trades"):
-            sent = msgspec.json.decode(message.value())["ts"]
-            self.latencies_ns.append(np.array([time.time_ns() - sent]))
+    def write(self, channel: str, batch: pa.RecordBatch) -> None:
+        super().write(channel, batch)
+        self._written_rows += batch.num_rows
+        if channel == "trades":
+            self._waiting.append((self._written_rows, _sent_ns(batch)))
+        self._look()
+
+    def flush(self) -> None:
+        super().flush()
+        self._look()
+
+    def _look(self) -> None:
+        delivered, now = self.delivered_rows, time.time_ns()
+        while self._waiting and self._waiting[0][0] <= delivered:
+            self.latencies_ns.append(now - self._waiting.popleft()[1])
 
 
 def _latencies_ns(batch: pa.RecordBatch) -> np.ndarray:
-    """Now minus the exchange's time, which is the time of sending."""
-    return time.time_ns() - batch.column("ts").cast(pa.int64()).to_numpy(zero_copy_only=False)
+    return time.time_ns() - _sent_ns(batch)
+
+
+def _sent_ns(batch: pa.RecordBatch) -> np.ndarray:
+    """The exchange's time, which is the time of sending."""
+    return batch.column("ts").cast(pa.int64()).to_numpy(zero_copy_only=False)
 
 
 def measure(make: Callable[[], Sink], frames: int, per_s: float) -> dict[str, Any]:
@@ -94,16 +109,18 @@ async def _collect(url: str, sink: Any, frames: int, per_s: float) -> dict[str, 
     collector = Collector("binance", endpoint=url, rest_endpoint=url.replace("ws:", "http:"))
     queue = TimedQueue(sink)
     gc.collect()
-    gc.freeze()  # as the command does
+    dedicate_process()  # as the command does
     wall_s, cpu_s = time.perf_counter(), time.process_time()
     running = asyncio.ensure_future(collector.run([queue], drain_s=60.0))
     while collector.progress().feed.frames < frames and not running.done():
         await asyncio.sleep(0.02)
         if not collector.progress().feed.frames:
             wall_s, cpu_s = time.perf_counter(), time.process_time()
+    await asyncio.sleep(2 * BATCH_S)  # the last rows are on their way to the queue
+    await asyncio.to_thread(queue.flush)
+    wall_s, cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s
     collector.stop()
     await running
-    wall_s, cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s
     stats, feed = queue.stats(), collector.progress().feed
     if feed.gaps or feed.errors or stats.written_rows != sum(collector.progress().rows.values()):
         raise AssertionError(f"rows were lost on the way: {feed}, {stats}")

@@ -11,7 +11,9 @@ is raised when everything else is closed.
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
+import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -37,6 +39,13 @@ from collectors.venues import majors, venue
 DRAIN_S = 10.0
 BATCH_S = 0.01  # longer batches cost less, shorter ones arrive sooner
 RAW_FLUSH_S = 1.0
+SWITCH_S = 0.001
+
+
+def dedicate_process() -> None:
+    """Settings of a process that does nothing but collect, made when all is imported."""
+    gc.freeze()  # what was imported stays: looking through it again and again delays messages
+    sys.setswitchinterval(SWITCH_S)  # so long a sink's thread waits for each of its turns
 
 
 class Progress(msgspec.Struct):
@@ -159,6 +168,15 @@ class Collector:
         if failures:
             raise SinkError("; ".join(map(str, failures))) from failures[0]
 
+    def _last_trades(self) -> dict[str, tuple[int, int]]:
+        """What the sinks show of earlier runs: the latest of each symbol."""
+        last: dict[str, tuple[int, int]] = {}
+        for queue in self._queues:
+            for symbol, trade in queue.sink.last_trades(self.adapter.exchange).items():
+                if symbol in self.symbols:
+                    last[symbol] = max(trade, last.get(symbol, trade))
+        return last
+
     async def _collect(
         self,
         feed: Feed,
@@ -169,10 +187,12 @@ class Collector:
     ) -> list[BaseException]:
         """Until stopped, then drain; the errors that ended it or came while closing."""
         failures: list[BaseException] = []
+        feed.know(self._last_trades())
         feed.subscribe(self.symbols, self.channels)
         reading = asyncio.ensure_future(feed.run())
         stopped = asyncio.ensure_future(self._stop.wait())
-        waited: set[asyncio.Future[Any]] = {reading, stopped}
+        watching = asyncio.ensure_future(group.watch())
+        waited: set[asyncio.Future[Any]] = {reading, stopped, watching}
         flushing = None if raw is None else asyncio.ensure_future(_flush(raw))
         if flushing is not None:
             waited.add(flushing)
@@ -182,6 +202,7 @@ class Collector:
         feed.stop()
         await asyncio.wait({reading}, timeout=drain_s)
         await _settle(reading, failures)
+        await _settle(watching, failures)
         lost = feed.core.session.rows + self._on_the_way
         if lost and not failures:
             what = f"{lost} rows did not reach every sink within {drain_s:g} s of stopping"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import re
 import signal
@@ -154,7 +153,7 @@ def _check_kafka_options(options: dict[str, Any]) -> None:
 
 
 def _run(options: dict[str, Any]) -> None:
-    from collectors.collect import Collector
+    from collectors.collect import Collector, dedicate_process
     from collectors.console import Console
     from collectors.metrics import Metrics, serve
 
@@ -176,7 +175,7 @@ def _run(options: dict[str, Any]) -> None:
             console.say(f"metrics at http://localhost:{server.port}/metrics")
         queues, raw = _open(options, console)
         stack.enter_context(_stopped_by_signals(collector))
-        gc.freeze()  # what was imported stays: looking through it again and again delays messages
+        dedicate_process()
         asyncio.run(_collect(collector, queues, raw, metrics, options, console))
 
 

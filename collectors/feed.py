@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -21,6 +21,7 @@ from collectors.feed_lines import Action, Close, FeedStatus, Fetch, Open, Send
 
 if TYPE_CHECKING:
     import httpx
+
     from collectors.feed_socket import MessageSocket
 
 MAX_MESSAGE = 128 << 20  # bytes; a full Coinbase book is 5 MB
@@ -83,6 +84,10 @@ class Feed:
             return None
         frames, messages = sum(x.frames for x in lines), sum(x.messages for x in lines)
         return len(lines), frames, messages
+
+    def know(self, trades: Mapping[str, tuple[int, int]]) -> None:
+        """See `FeedCore.know`."""
+        self.core.know(trades, self._clock())
 
     def subscribe(self, symbols: Sequence[str], channels: Sequence[str]) -> None:
         """Also these, from now on."""

@@ -9,7 +9,7 @@ randomness belong to the caller, so that a test can drive hours of it by hand.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from collectors.adapter import (
     Adapter,
@@ -39,7 +39,7 @@ from collectors.feed_lines import (
     Subscription,
 )
 from collectors.raw import one_line
-from collectors.session import Forget, Lost, Session, Subscribed, mark
+from collectors.session import Forget, Known, Lost, Session, Subscribed, mark
 from collectors.venues import Venue
 
 BACKOFF_S = (1.0, 30.0)  # the first and the longest limit of the wait before another attempt
@@ -81,6 +81,12 @@ class FeedCore:
         self._stopped = False
 
     # -- what the caller wants -------------------------------------------------------------
+
+    def know(self, trades: Mapping[str, tuple[int, int]], now: int) -> None:
+        """By symbol, the id and receive time of the last trade that was collected before."""
+        if trades:
+            ids, times = zip(*trades.values(), strict=True)
+            self._frame(self._stamp(now), mark(Known(list(trades), list(ids), list(times))))
 
     def subscribe(self, symbols: Sequence[str], channels: Sequence[str], now: int) -> list[Action]:
         """Also these; subscriptions that run are not disturbed. Do what it says, as always."""

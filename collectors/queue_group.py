@@ -13,6 +13,8 @@ from collectors.errors import SinkError
 from collectors.queues import CLOSE_S, SinkQueue
 from collectors.sinks import Sink
 
+WATCH_S = 0.25
+
 
 class SinkGroup(Sink):
     """Several sinks at once, each behind its own queue."""
@@ -31,6 +33,14 @@ class SinkGroup(Sink):
         for queue in self.queues:
             if not queue.offer(channel, batch):
                 await asyncio.to_thread(queue.write, channel, batch)
+
+    async def watch(self) -> None:
+        """Until cancelled: raise what made a sink fail, though nothing more is written to it."""
+        while True:
+            for queue in self.queues:
+                if queue.failure is not None:
+                    raise queue.failure
+            await asyncio.sleep(WATCH_S)
 
     def flush(self, deadline_s: float | None = None) -> None:
         for queue, done in [(queue, queue.request_flush()) for queue in self.queues]:

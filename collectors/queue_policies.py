@@ -1,4 +1,4 @@
-"""What a full queue does instead of waiting: quotes conflated, or batches spilled to disk."""
+"""What a queue does with batches that wait: merged, quotes conflated, or spilled to disk."""
 
 from __future__ import annotations
 
@@ -15,14 +15,21 @@ _SEGMENT_BYTES = 32 << 20
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
+def merge(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    """All rows as one batch."""
+    if len(batches) == 1:
+        return batches[0]
+    table = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks()
+    return table.to_batches()[0]
+
+
 def conflate(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
     """Ticker batches as one, without the quotes that a later row of their symbol supersedes.
 
     Executions all stay, and rows stay in order: a ticker row says the quote in force, so what is
     known after the last row is the same.
     """
-    table = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks()
-    batch = table.to_batches()[0]
+    batch = merge(batches)
     exchange, symbol = batch.column("exchange"), batch.column("symbol")
     codes = exchange.indices.to_numpy() * len(symbol.dictionary) + symbol.indices.to_numpy()
     keep = batch.column("price").is_valid().to_numpy(zero_copy_only=False)

@@ -25,7 +25,7 @@ import msgspec
 import pyarrow as pa
 
 from collectors.errors import SinkError
-from collectors.queue_policies import Spill, conflate
+from collectors.queue_policies import Spill, conflate, merge
 from collectors.queue_stats import QueueStats
 from collectors.sinks import Sink
 
@@ -85,6 +85,11 @@ class SinkQueue(Sink):
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name=f"sink-{sink.name}", daemon=True)
         self._thread.start()
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What made the sink fail, which the next call will raise."""
+        return self._failure
 
     def stats(self) -> QueueStats:
         """The counters now."""
@@ -230,18 +235,18 @@ class SinkQueue(Sink):
     def _serve(self) -> None:
         due_s = time.monotonic() + self._flush_s
         while True:
-            item, requests, closing = self._next(due_s)
-            if item is not None:
-                self.sink.write(item.channel, item.batch)
-                self._written(item)
+            items, requests, closing = self._next(due_s)
+            if items:
+                self.sink.write(items[0].channel, merge([item.batch for item in items]))
+                self._written(items)
             if requests or time.monotonic() >= due_s:
                 self._flush_sink(requests)
                 due_s = time.monotonic() + self._flush_s
             if closing:
                 return
 
-    def _next(self, due_s: float) -> tuple[_Item | None, list[_FlushRequest], bool]:
-        """What to do next: write a batch, answer requests to flush, or end."""
+    def _next(self, due_s: float) -> tuple[list[_Item], list[_FlushRequest], bool]:
+        """What to do next: write batches of one channel, answer requests to flush, or end."""
         with self._changed:
             self._changed.wait_for(
                 lambda: self._items or self._spill or self._requests or self._closing,
@@ -250,21 +255,37 @@ class SinkQueue(Sink):
             oldest = self._items[0].number if self._items else self._number - len(self._spill) + 1
             ready = [request for request in self._requests if request.number < oldest]
             if self._items:
-                return self._items.popleft(), ready, False
+                return self._take_waiting(), ready, False
             if self._spill:
                 channel, batch = self._spill.get()
                 size = batch.nbytes
                 self._stats.waiting_bytes += size
-                return _Item(oldest, channel, batch, size), ready, False
-            return None, ready, self._closing
+                return [_Item(oldest, channel, batch, size)], ready, False
+            return [], ready, self._closing
 
-    def _written(self, item: _Item) -> None:
+    def _take_waiting(self) -> list[_Item]:
+        """The oldest batch, and more of its channel if the sink likes them large."""
+        taken = [self._items.popleft()]
+        rows, channel = taken[0].batch.num_rows, taken[0].channel
+        others: deque[_Item] = deque()
+        while self._items and rows < self.sink.merge_rows:
+            item = self._items.popleft()
+            if item.channel == channel:
+                taken.append(item)
+                rows += item.batch.num_rows
+            else:
+                others.append(item)
+        self._items.extendleft(reversed(others))
+        return taken
+
+    def _written(self, items: list[_Item]) -> None:
         with self._changed:
             if self._done:  # too late: counted as lost
                 return
-            self._stats.waiting_bytes -= item.size
-            self._stats.waiting_rows -= item.batch.num_rows
-            self._stats.written_rows += item.batch.num_rows
+            rows = sum(item.batch.num_rows for item in items)
+            self._stats.waiting_bytes -= sum(item.size for item in items)
+            self._stats.waiting_rows -= rows
+            self._stats.written_rows += rows
             self._changed.notify_all()
 
     def _flush_sink(self, requests: list[_FlushRequest]) -> None:

@@ -44,10 +44,19 @@ class Subscribed(msgspec.Struct, frozen=True):
     symbols: list[str]
 
 
+class Known(msgspec.Struct, frozen=True):
+    """These trades, one of a symbol, were collected last before: what follows them is new."""
+
+    symbols: list[str]
+    trade_ids: list[int]
+    recv_ns: list[int]
+
+
 class _Mark(msgspec.Struct, omit_defaults=True):
     lost: Lost | None = None
     forget: Forget | None = None
     subscribed: Subscribed | None = None
+    known: Known | None = None
 
 
 class _MarkFrame(msgspec.Struct):
@@ -57,7 +66,7 @@ class _MarkFrame(msgspec.Struct):
 _marks = msgspec.json.Decoder(_MarkFrame)
 
 
-def mark(what: Lost | Forget | Subscribed) -> bytes:
+def mark(what: Lost | Forget | Subscribed | Known) -> bytes:
     """The frame that says so."""
     return msgspec.json.encode({"gpukern": {type(what).__name__.lower(): what}})
 
@@ -124,6 +133,10 @@ class Session:
             self.adapter.subscribe(told.subscribed.symbols, told.subscribed.channels)
         if told.forget is not None:
             self.integrity.forget(told.forget.channels, told.forget.symbols)
+        if told.known is not None:
+            known = told.known
+            for last in zip(known.symbols, known.trade_ids, known.recv_ns, strict=False):
+                self.integrity.know(*last)
         if told.lost is None:
             return []
         lost = told.lost

@@ -24,8 +24,15 @@ class Sink(ABC):
     name: ClassVar[str]
     flush_s: ClassVar[float] = 1.0
     """How often to flush, unless asked otherwise."""
+    merge_rows: ClassVar[int] = 0
+    """Batches of a channel that wait are written as one, up to about so many rows."""
     failed_rows: int = 0
     """Rows that were taken and that the sink knows to be lost; it has failed if there are any."""
+
+    def last_trades(self, exchange: str) -> dict[str, tuple[int, int]]:
+        """By symbol, the id and receive time (ns) of the last trade that earlier runs wrote, as far
+        as the output can tell; to be asked before anything is written."""
+        return {}
 
     @abstractmethod
     def write(self, channel: str, batch: pa.RecordBatch) -> None:
@@ -61,7 +68,11 @@ def make_sink(name: str, *arguments: Any, **options: Any) -> Sink:
 
 def by_exchange(batch: pa.RecordBatch) -> Iterator[tuple[str, pa.RecordBatch]]:
     """The exchange of a batch and its rows; a batch of several is taken apart."""
-    column = batch.column("exchange").dictionary_decode()
-    names = pc.unique(column).to_pylist()
+    column = batch.column("exchange")
+    if len(column.dictionary) == 1 and batch.num_rows:  # as builders make them
+        yield column.dictionary[0].as_py(), batch
+        return
+    plain = column.dictionary_decode()
+    names = pc.unique(plain).to_pylist()
     for name in names:
-        yield name, batch if len(names) == 1 else batch.filter(pc.equal(column, name))
+        yield name, batch if len(names) == 1 else batch.filter(pc.equal(plain, name))

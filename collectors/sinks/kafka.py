@@ -29,6 +29,7 @@ class KafkaSink(Sink):
     """A producer for every topic that the rows ask for; topics are created if they are absent."""
 
     name: ClassVar[str] = "kafka"
+    merge_rows: ClassVar[int] = _CHUNK
 
     def __init__(
         self,
@@ -52,7 +53,7 @@ class KafkaSink(Sink):
                 f"compression {compression!r} is unknown; choose from {', '.join(COMPRESSIONS)}"
             )
         self.bootstrap = bootstrap
-        self.delivered_rows = 0
+        self._produced_rows = 0
         self._encoders = Encoders(form, schema_registry)
         self._topics: dict[tuple[str, str], tuple[str, Encoder]] = {}
         self._layout = partitions, replication
@@ -64,6 +65,12 @@ class KafkaSink(Sink):
             **(config or {}),
         }
         self._producer = self._connect({"compression.type": compression, **self._common})
+
+    @property
+    def delivered_rows(self) -> int:
+        """Rows that all in-sync replicas have acknowledged."""
+        waiting = 0 if self._producer is None else len(self._producer)
+        return self._produced_rows - self.failed_rows - waiting
 
     def write(self, channel: str, batch: pa.RecordBatch) -> None:
         self._check()
@@ -103,6 +110,8 @@ class KafkaSink(Sink):
             "acks": "all",
             "partitioner": "murmur2_random",
             "linger.ms": 5,
+            # Every failure is reported; a call for every success would cost as much as sending.
+            "delivery.report.only.error": True,
             "delivery.timeout.ms": int(self._delivery_s * 1000),
             # The room is counted in messages, see _produce; bytes never refuse one.
             "queue.buffering.max.messages": _IN_FLIGHT + _CHUNK,
@@ -149,6 +158,7 @@ class KafkaSink(Sink):
             self._producer.poll(0.1)
             self._check()
         taken = self._producer.produce_batch(topic, messages, on_delivery=self._delivered)
+        self._produced_rows += taken
         if taken != len(messages):
             errors = [message["_error"] for message in messages if "_error" in message]
             self._fail(topic, errors[0])
@@ -156,9 +166,7 @@ class KafkaSink(Sink):
         self._check()
 
     def _delivered(self, error: Any, message: Any) -> None:
-        if error is None:
-            self.delivered_rows += 1
-        else:
+        if error is not None:
             self.failed_rows += 1
             self._fail(message.topic(), error)
 

@@ -30,8 +30,10 @@ def partition(channel: str, exchange: str, day: int) -> Path:
 
 def by_day(batch: pa.RecordBatch) -> Iterator[tuple[int, pa.RecordBatch]]:
     """The batch cut where the UTC day of `recv_ts` changes."""
-    stamps = batch.column("recv_ts").cast(pa.int64())
-    days = stamps.to_numpy(zero_copy_only=False) // _DAY_NS
+    days = batch.column("recv_ts").view(pa.int64()).to_numpy() // _DAY_NS
+    if len(days) and days[0] == days[-1] and (days == days[0]).all():
+        yield int(days[0]), batch
+        return
     starts = np.flatnonzero(np.diff(days, prepend=-1)) if len(days) else days
     for start, end in zip(starts, [*starts[1:], len(days)], strict=True):
         yield int(days[start]), batch.slice(start, end - start)

@@ -16,7 +16,9 @@ class Journal:
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.path = path
-        self._file = path.open("wb", buffering=0)
+        # Arrow's own file: one of Python's would wait for the interpreter's lock at every buffer.
+        self._file = pa.OSFile(str(path), "wb")
+        self._descriptor = os.open(path, os.O_RDONLY)
         self._writer = pa.ipc.new_stream(self._file, schema, options=_OPTIONS)
         self._schema = schema
         self._synced = False
@@ -30,7 +32,7 @@ class Journal:
     def sync(self) -> None:
         """Force what was appended to the disk."""
         if not self._synced:
-            os.fsync(self._file.fileno())
+            os.fsync(self._descriptor)
             self._synced = True
 
     def remove(self) -> None:
@@ -39,8 +41,13 @@ class Journal:
         self.path.unlink()
 
     def close(self) -> None:
-        self._writer.close()
-        self._file.close()
+        if self._file.closed:
+            return
+        try:
+            self._writer.close()
+        finally:
+            os.close(self._descriptor)
+            self._file.close()
 
 
 def read_journal(path: Path) -> Iterator[pa.RecordBatch]:

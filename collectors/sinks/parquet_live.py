@@ -15,6 +15,8 @@ was flushed is there once, what was not is lost. Several processes may write int
             {name}.parquet                   the same complete: decides, the journal is void
         compact/...                          a partition in the making, to be exchanged for its own
 
+Writing takes rows and returns: a thread encodes row groups while the next one is collected.
+
 A merge exchanges the whole partition in one step: a reader that lists the directory finds every row
 once, before and after.
 """
@@ -44,7 +46,9 @@ from collectors.sinks.parquet_file import (
     file_schema,
     partition,
 )
-from collectors.sinks.parquet_journal import Journal, read_journal
+from collectors.sinks.parquet_history import last_trades
+from collectors.sinks.parquet_journal import read_journal
+from collectors.sinks.parquet_open import OpenFile, make_encoder
 
 FILE_BYTES = 256 << 20
 ROTATE_S = 900.0
@@ -82,7 +86,8 @@ class LiveParquetSink(Sink):
         """Rows that a killed process had flushed and not published."""
         self._clock = clock
         self._run = uuid.uuid4().hex[:8]
-        self._open: dict[Path, _OpenFile] = {}
+        self._open: dict[Path, OpenFile] = {}
+        self._encoder = make_encoder(f"parquet-{self._run}")
         self._parts = 0
         self._staging = self.root / f".live-{self._run}"
         self._lock = Lock(self._staging)
@@ -121,6 +126,9 @@ class LiveParquetSink(Sink):
         one.rmdir()
         other.rmdir()
 
+    def last_trades(self, exchange: str) -> dict[str, tuple[int, int]]:
+        return last_trades(self.root / "trades" / f"exchange={exchange}")
+
     def write(self, channel: str, batch: pa.RecordBatch) -> None:
         with self._guarded():
             for exchange, rows in by_exchange(batch):
@@ -148,6 +156,7 @@ class LiveParquetSink(Sink):
                 shutil.rmtree(self._staging)
         finally:
             self._closed = True
+            self._encoder.shutdown()
             for file in self._open.values():
                 with contextlib.suppress(OSError):  # after a failure, which was reported
                     file.abandon()
@@ -172,12 +181,16 @@ class LiveParquetSink(Sink):
             if where not in self._open:
                 first_ns = batch.column("recv_ts")[0].value
                 name = f"{first_ns}-{self._label()}"
-                self._open[where] = _OpenFile(self, where, name, channel)
+                ready = self._staging / where / f"{name}.parquet"
+                schema = file_schema(channel)
+                self._open[where] = OpenFile(
+                    ready, schema, self.row_group_rows, self._encoder, self._clock()
+                )
             file = self._open[where]
-            rows = batch.slice(0, self.file_rows - file.parquet.rows)
+            rows = batch.slice(0, self.file_rows - file.rows)
             file.write(rows)
             batch = batch.slice(rows.num_rows)
-            if file.parquet.rows >= self.file_rows or file.bytes_written() >= self.file_bytes:
+            if file.rows >= self.file_rows or file.bytes_written >= self.file_bytes:
                 self._publish(where)
 
     def _label(self) -> str:
@@ -223,52 +236,6 @@ class LiveParquetSink(Sink):
             temporary.unlink()
         journal.unlink()
         self.recovered_rows += file.rows
-
-
-class _OpenFile:
-    """A file that is not published yet: Parquet in the making, and the journal that protects it."""
-
-    def __init__(self, sink: LiveParquetSink, where: Path, name: str, channel: str) -> None:
-        base = sink._staging / where / f"{name}.parquet"
-        self.ready = base
-        self.opened_s = sink._clock()
-        self.parquet = ParquetFile(
-            base.with_suffix(".tmp"), file_schema(channel), sink.row_group_rows
-        )
-        self._journal = Journal(base.with_suffix(".journal"), file_schema(channel))
-        self._unsafe: list[pa.RecordBatch] = []
-        self._unsafe_rows = 0
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        self.parquet.write(batch)
-        self._unsafe.append(batch)
-        self._unsafe_rows += batch.num_rows
-        if self._unsafe_rows >= ROW_GROUP_ROWS:
-            self._append()
-
-    def flush(self) -> None:
-        if self._unsafe:
-            self._append()
-        self._journal.sync()
-
-    def finish(self) -> None:
-        """Complete the Parquet file; from then on it counts and not the journal."""
-        self.parquet.finish()
-        self._unsafe = []
-        publish(self.parquet.path, self.ready)
-        self._journal.remove()
-
-    def bytes_written(self) -> int:
-        return self.parquet.bytes_written()
-
-    def abandon(self) -> None:
-        self.parquet.abandon()
-        self._journal.close()
-
-    def _append(self) -> None:
-        self._journal.append(self._unsafe)
-        self._unsafe = []
-        self._unsafe_rows = 0
 
 
 def _is_dead(lock: Lock) -> bool:

@@ -66,6 +66,19 @@ class SqliteSink(Sink):
                 f"{self.path}: cannot be used as a SQLite database: {error}; choose another file"
             ) from error
 
+    def last_trades(self, exchange: str) -> dict[str, tuple[int, int]]:
+        found: dict[str, tuple[int, int]] = {}
+        query = (
+            "SELECT symbol, max(trade_id), recv_ts FROM trades WHERE exchange = ? GROUP BY symbol"
+        )
+
+        def read(connection: sqlite3.Connection) -> None:
+            for symbol, trade_id, recv_ns in connection.execute(query, (exchange,)):
+                found[symbol] = trade_id, recv_ns
+
+        self._run(read)
+        return found
+
     def write(self, channel: str, batch: pa.RecordBatch) -> None:
         rows: Iterator[tuple[Any, ...]] = zip(
             *(plain_column(batch.column(name)).to_pylist() for name in SCHEMAS[channel].names),

@@ -296,6 +296,29 @@ def test_unknown_policy_is_named():
         SinkQueue(Slow(), policy="pray")
 
 
+class Greedy(Slow):
+    """Likes its batches large."""
+
+    merge_rows = 100
+
+
+def test_waiting_batches_of_a_channel_are_one_for_a_sink_that_likes_them_large():
+    sink = Greedy()
+    queue = SinkQueue(sink)
+    queue.write("trades", trades(0, 10))
+    assert sink.writing.wait(10)
+    for start in range(10, 200, 10):
+        queue.write("trades", trades(start, start + 10))
+        queue.write("ticker", built("ticker", [trade(start)]))
+    sink.open_up()
+    queue.flush()
+    assert sink.ids() == list(range(200))
+    sizes = [batch.num_rows for channel, batch in sink.batches if channel == "trades"]
+    assert sizes == [10, 100, 90]
+    assert queue.stats().written_rows == queue.stats().rows == 219
+    queue.close()
+
+
 class TestGroup:
     def test_slow_sink_slows_nobody_else(self):
         slow, fast = Slow(), Slow(permits=10**6)
@@ -339,6 +362,15 @@ class TestGroup:
         asyncio.run(feed())
         group.close()
         assert sink.ids() == list(range(20))
+
+    def test_failure_is_noticed_though_nothing_more_is_written(self):
+        async def feed():
+            group = SinkGroup([SinkQueue(Slow(permits=9)), SinkQueue(Broken())])
+            await group.put("trades", trades(0, 1))
+            await asyncio.wait_for(group.watch(), 10)
+
+        with pytest.raises(SinkError, match="disk on fire"):
+            asyncio.run(feed())
 
     def test_every_failure_is_told(self):
         group = SinkGroup([SinkQueue(Broken()), SinkQueue(Slow(permits=9)), SinkQueue(Broken())])
