@@ -52,15 +52,16 @@ class Device:
             lambda: source.get(stream=self.engine.stream, out=pinned, blocking=False)
         )
 
-    def seconds(self, work: Callable[[], object], repeats: int = 10) -> float:
-        """Median time of queued work, by the device's clock."""
+    def seconds(self, work: Callable[[], object], repeats: int = 10, stream: Any = None) -> float:
+        """Median time of work queued on a stream (the engine's), by the device's clock."""
         times = []
-        with self.engine.working():
+        stream = self.engine.stream if stream is None else stream
+        with stream:
             for repeat in range(repeats + 2):
                 begin, end = self.cp.cuda.Event(), self.cp.cuda.Event()
-                begin.record(self.engine.stream)
+                begin.record(stream)
                 work()
-                end.record(self.engine.stream)
+                end.record(stream)
                 end.synchronize()
                 if repeat >= 2:
                     times.append(self.cp.cuda.get_elapsed_time(begin, end) / 1e3)

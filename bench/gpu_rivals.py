@@ -28,14 +28,18 @@ def measure_rivals(device: Device, rows: int, repeats: int) -> list[dict[str, An
 
 
 def _compare(
-    device: Device, table: pa.Table, repeats: int, expr: Any, what: str, rival: str, work: Any
-) -> dict[str, Any]:
+    device: Device, table: pa.Table, repeats: int, expr: Any, what: str, rival: str, work: Any,
+    stream: Any = None,
+) -> dict[str, Any]:  # fmt: skip
+    """``stream``: the one that the rival works on, if it is not the engine's."""
     plan = gk.Plan([expr], by="symbol", time="ts")
     run = Resident(device, plan, table)
     ours = plan.run(table.select(plan.input_columns))[plan.output_names[0]].to_pandas().to_numpy()
-    require_agreement(what, ours, np.asarray(device.engine.fetch(work()), np.float64))
+    with device.engine.stream if stream is None else stream:
+        found = device.cp.asnumpy(work())
+    require_agreement(what, ours, np.asarray(found, np.float64))
     whole, _ = run.seconds(repeats)
-    theirs = device.seconds(work, repeats)
+    theirs = device.seconds(work, repeats, stream)
     return {
         "what": what,
         "rival": rival,
@@ -48,9 +52,11 @@ def _compare(
 def _lfilter(device: Device, table: pa.Table, repeats: int) -> dict[str, Any]:
     from cupyx.scipy.signal import lfilter
 
-    price = device.engine.put(table["price"].to_numpy())
-    b, a = device.cp.array([ALPHA]), device.cp.array([1.0, ALPHA - 1.0])
-    start = device.cp.array([(1.0 - ALPHA) * float(price[0])])
+    first = table["price"].to_numpy()[0]
+    with device.engine.working():
+        price = device.engine.put(table["price"].to_numpy())
+        b, a = device.cp.array([ALPHA]), device.cp.array([1.0, ALPHA - 1.0])
+        start = device.cp.array([(1.0 - ALPHA) * float(first)])
     return _compare(
         device, table, repeats, gk.ewma("price", alpha=ALPHA), "exponential mean",
         "cupyx.scipy.signal.lfilter", lambda: lfilter(b, a, price, zi=start)[0],
@@ -58,7 +64,8 @@ def _lfilter(device: Device, table: pa.Table, repeats: int) -> dict[str, Any]:
 
 
 def _cumsum(device: Device, table: pa.Table, repeats: int) -> dict[str, Any]:
-    size = device.engine.put(table["size"].to_numpy())
+    with device.engine.working():
+        size = device.engine.put(table["size"].to_numpy())
     return _compare(
         device, table, repeats, gk.cum_sum("size"), "running sum", "cupy.cumsum",
         lambda: device.cp.cumsum(size),
@@ -72,5 +79,5 @@ def _cudf(device: Device, table: pa.Table, repeats: int) -> dict[str, Any]:
     return _compare(
         device, table, repeats, gk.rolling_mean("price", window=WINDOW), "rolling mean",
         "cudf.Series.rolling.mean",
-        lambda: price.rolling(WINDOW).mean().to_cupy(na_value=np.nan),
+        lambda: price.rolling(WINDOW).mean().to_cupy(na_value=np.nan), device.cp.cuda.Stream.null,
     )  # fmt: skip

@@ -18,7 +18,7 @@ import threading
 import types
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -26,16 +26,17 @@ from typing import Any
 
 import numpy as np
 
-from gpukern import codegen
+from gpukern import codegen, device_simulator
 from gpukern.errors import DeviceError, PlanError
+from gpukern.forms.cuda import THREADS
 from gpukern.staging import HostStaging, PinnedStaging
 
 log = logging.getLogger("gpukern")
 DEVICES = ("cpu", "cuda", "cudasim", "auto")
 DTYPES = {"d": np.float64, "q": np.int64, "i": np.int32, "b": np.uint8}
-BLOCK = 128  # threads of a block
 EXTRA = "install the extra: pip install 'gpukern[cuda13]' ('gpukern[cuda12]' for CUDA 12)"
 Launch = Callable[..., None]  # (threads, *arguments); the function strides over what is left
+Tape = list[Callable[[], None]]  # launches with their arguments
 _announced = False
 _compiling = threading.Lock()
 
@@ -85,6 +86,17 @@ def describe() -> str:
         f"{about['totalGlobalMem'] / 2**30:.0f} GiB, driver for CUDA "
         f"{driver // 1000}.{driver % 1000 // 10}"
     )
+
+
+@contextmanager
+def recording(device: Cuda | Simulator) -> Iterator[Tape]:
+    """Note what is launched in here, to be launched again on the same memory."""
+    tape: Tape = []
+    device.tape = tape
+    try:
+        yield tape
+    finally:
+        device.tape = None
 
 
 @cache
@@ -178,7 +190,6 @@ class Simulator:
     name = "cudasim"
     # Sizes at which a test of few rows still crosses every border.
     chunk_rows, speculate_rows, split_rows, lanes = 16, 8, 48, 64
-    out_of_memory: type[Exception] = MemoryError
 
     def __init__(self) -> None:
         config: Any = import_module("numba").config
@@ -189,7 +200,10 @@ class Simulator:
             )
         config.ENABLE_CUDASIM = 1
         self.cuda = _cuda_module()
+        parts = [import_module(f"numba.cuda.simulator.{m}") for m in ("kernel", "kernelapi")]
+        device_simulator.mend(*parts)
         self.staging = HostStaging()
+        self.tape: Tape | None = None
 
     def free_bytes(self) -> int:
         """Memory that may be used."""
@@ -234,9 +248,21 @@ class Simulator:
                 a if kind == "n" else memoryview(a)
                 for a, kind in zip(arguments, kinds, strict=True)
             ]
-            fake[2 if threads > 2 else 1, 2](*views)
+            again = partial(fake[2 if threads > 2 else 1, 2], *views)
+            if self.tape is not None:
+                self.tape.append(again)
+            again()
 
         return launch
+
+    def repeatable(self, tape: Tape) -> Callable[[], None]:
+        """A function that launches again what is on the tape."""
+
+        def repeat() -> None:
+            for again in tape:
+                again()
+
+        return repeat
 
 
 class Compiler:
@@ -277,10 +303,10 @@ class Cuda:
         text = device.compute_capability
         self.capability = (int(text[:-1]), int(text[-1]))
         self.most_blocks = device.attributes["MultiProcessorCount"] * 32
-        self.out_of_memory = cupy.cuda.memory.OutOfMemoryError
         self.stream = cupy.cuda.Stream(non_blocking=True)
         self.staging = PinnedStaging(cupy, self.stream)
         self.cuda = _cuda_module()
+        self.tape: Tape | None = None
         self.launchers: dict[tuple[str, str], Launch] = {}  # the driver assembles PTX when loaded
 
     def free_bytes(self) -> int:
@@ -330,10 +356,26 @@ class Cuda:
         kernel = module.get_function(entry_name(path.read_text()))
 
         def launch(threads: int, *arguments: Any) -> None:
-            grid = max(1, min(-(-threads // BLOCK), self.most_blocks))
-            kernel((grid,), (BLOCK,), tuple(_unpacked(arguments, kinds)))
+            grid = max(1, min(-(-threads // THREADS), self.most_blocks))
+            again = partial(kernel, (grid,), (THREADS,), tuple(_unpacked(arguments, kinds)))
+            if self.tape is not None:
+                self.tape.append(again)
+            again()
 
         return launch
+
+    def repeatable(self, tape: Tape) -> Callable[[], None]:
+        """A function that launches again, as one CUDA graph, what is on the tape.
+
+        All of it has been launched before: no module is loaded while the stream is captured.
+        """
+        self.stream.begin_capture()
+        try:
+            for again in tape:
+                again()
+        finally:
+            graph = self.stream.end_capture()
+        return partial(graph.launch, self.stream)
 
 
 def _unpacked(arguments: tuple[Any, ...], kinds: str) -> Iterator[Any]:

@@ -12,9 +12,11 @@ import numpy as np
 
 from gpukern import backend, frame_cudf
 from gpukern.device_piece import DevicePiece
+from gpukern.device_push import Push, length
 from gpukern.device_schedule import Schedule
 from gpukern.device_step import Array, DeviceStep, Functions
-from gpukern.errors import DeviceError
+from gpukern.errors import DeviceError, Error
+from gpukern.forms.rows import NULL_INT
 from gpukern.frame import Result, kind_of
 from gpukern.job import Job
 from gpukern.memory import empty
@@ -23,8 +25,11 @@ if TYPE_CHECKING:
     from gpukern.plan import Plan
 
 LEAST_ROWS = 1 << 12  # of a piece; below that, memory is short for another reason
-PUSH = 1 << 14  # rows up to which a piece is too small to run out of memory half way
 MOST_ROWS = 1 << 26
+PUSHES = 4  # lengths of small batches whose work is kept to be repeated
+
+
+Kept = list[tuple[Array, ...]]  # a copy of every step's state
 
 
 class DeviceJob(Job):
@@ -41,6 +46,8 @@ class DeviceJob(Job):
             ]
         self.row_wise = frozenset()  # all steps work on grouped rows here
         self.most_rows = 0  # of a piece; 0: as many as memory allows
+        self.pushes: dict[tuple[int, bool], Push] = {}
+        self.begun: Kept | None = None  # the state before the first piece, once that has changed it
         self.schedule = Schedule(self)
         with self.device.working():
             self.tables: dict[str, Array] = {
@@ -59,11 +66,23 @@ class DeviceJob(Job):
 
     def run(self, table: Any, *, sort: bool = False) -> Any:
         """As on the CPU; a cuDF DataFrame gives one, and its columns stay on the device."""
-        if kind_of(table) == "cudf":
+        known, last = len(self.symbols), self.last
+        try:
+            if kind_of(table) != "cudf":
+                return super().run(table, sort=sort)
             if self.device.name != "cuda":
                 raise DeviceError(f"a cuDF table needs device='cuda', not {self.device.name!r}")
             return frame_cudf.run(self, table, sort=sort)
-        return super().run(table, sort=sort)
+        except (Error, MemoryError) as error:
+            self._forget_symbols(known)
+            self.last = np.full(self.capacity, NULL_INT, np.int64)
+            self.last[: len(last)] = last
+            if isinstance(error, MemoryError):
+                raise DeviceError(
+                    f"device {self.device.name!r} is out of memory ({error}); free memory there, "
+                    "push fewer rows at a time or use device='cpu'"
+                ) from error
+            raise
 
     def snapshot(self) -> bytes:
         """The whole carried state; the same bytes as a CPU job's after the same rows."""
@@ -79,13 +98,10 @@ class DeviceJob(Job):
                 step.from_host()
 
     def _grow(self) -> None:
-        known = self.capacity
         super()._grow()
         with self.device.working():
-            if self.capacity > known:
-                for step in self.steps:
-                    step.grow(self.capacity, known)
             for step in self.steps:
+                step.grow(self.capacity)
                 if step.state.mapped:
                     step.send_parameters()
 
@@ -114,14 +130,65 @@ class DeviceJob(Job):
             )
             for o in self.plan.outputs
         ]
-        lo = 0
         with self.device.working():
-            while lo < n:
-                lo += self._piece(lo, n, slots, t, columns, results)
+            lo = self._push(n, slots, t, columns, results)
+            try:
+                while lo < n:
+                    lo += self._piece(lo, n, slots, t, columns, results)
+            except DeviceError:
+                self._put_back(self.begun)
+                raise
+            finally:
+                self.begun = None
             self.device.staging.finish()
         for result in results:
             result.nulls = n - int(np.bitwise_count(result.bits).sum())
         return results
+
+    def _push(
+        self,
+        n: int,
+        slots: np.ndarray | int,
+        t: np.ndarray | None,
+        columns: dict[str, np.ndarray],
+        results: list[Result],
+    ) -> int:
+        """Queue the work on a small batch; returns its rows, or 0 if it must go in pieces."""
+        most = self.device.split_rows - 1
+        if not 0 < n <= min(most, self.most_rows or most):
+            return 0
+        try:
+            self._reserve(slots, n)
+            push = self._repeated(length(n, most), not isinstance(slots, int))
+            out, bits = push.piece.out, push.piece.bits
+            push.fill(slots, self._words(columns, t, 0, n), n)
+            self.device.staging.make_room(out, bits)
+        except MemoryError as error:
+            self.pushes.clear()
+            if n <= LEAST_ROWS:
+                raise self._out_of_memory(n, error) from error
+            return 0
+        push.run()
+        self._download(out, bits, results, 0, n, push.rows)
+        return n
+
+    def _repeated(self, rows: int, grouped: bool) -> Push:
+        """The work on a batch of that length, done before or to be recorded."""
+        push = self.pushes.pop((rows, grouped), None)
+        if push is None or not push.fits(self):
+            push = None  # its memory can be had again
+            self.pushes = {key: other for key, other in self.pushes.items() if other.fits(self)}
+            if len(self.pushes) == PUSHES:
+                del self.pushes[next(iter(self.pushes))]  # the one not used for the longest time
+            push = Push(self, rows, grouped)
+        self.pushes[(rows, grouped)] = push
+        return push
+
+    def _out_of_memory(self, rows: int, error: MemoryError) -> DeviceError:
+        return DeviceError(
+            f"device {self.device.name!r} is out of memory on a piece of {rows} rows ({error}); "
+            "free memory there or use device='cpu'"
+        )
 
     def _piece(
         self,
@@ -135,26 +202,35 @@ class DeviceJob(Job):
         """Queue the work on the next rows; returns how many. Out of memory: fewer rows."""
         while True:
             # A small batch fits; asking how much memory is free would take longer than its work.
-            fit = n - lo if n - lo <= PUSH else self._rows_that_fit()
+            fit = n - lo if n - lo < self.device.split_rows else self._rows_that_fit()
             hi = min(lo + (self.most_rows or fit), n)
             kept = None
             try:
-                # A piece that fails half way has moved some steps on: begin it again from here.
-                kept = [step.keep() for step in self.steps] if hi - lo > PUSH else None
+                # A large piece that fails has moved some steps on: it begins again from here. A
+                # small one changes nothing when it fails, but the pieces before it have.
+                if hi - lo >= self.device.split_rows or (lo == 0 and hi < n):
+                    kept = self._keep()
+                if lo == 0:
+                    self.begun = kept
                 # What the piece takes is given back when it fails, as nothing here holds it.
                 self._queue(lo, hi, slots, t, columns, results)
-            except self.device.out_of_memory as error:
+            except MemoryError as error:
                 self.device.staging.finish()
-                if kept is None or hi - lo <= LEAST_ROWS:
-                    raise DeviceError(
-                        f"device {self.device.name!r} is out of memory on a piece of {hi - lo} "
-                        f"rows ({error}); free memory there or use device='cpu'"
-                    ) from error
-                for step, state in zip(self.steps, kept, strict=True):
-                    step.put_back(state)
+                self._put_back(kept)
+                if hi - lo <= LEAST_ROWS:
+                    raise self._out_of_memory(hi - lo, error) from error
                 self.most_rows = max(LEAST_ROWS, (hi - lo) // 2) & ~7
                 continue
             return hi - lo
+
+    def _keep(self) -> Kept:
+        return [step.keep() for step in self.steps]
+
+    def _put_back(self, kept: Kept | None) -> None:
+        """Return to what ``_keep`` gave; nothing has changed where nothing was kept."""
+        if kept is not None:
+            for step, state in zip(self.steps, kept, strict=True):
+                step.put_back(state)
 
     def _queue(
         self,
@@ -168,18 +244,40 @@ class DeviceJob(Job):
         """Copies in, work and copies out of rows lo…hi."""
         staging = self.device.staging
         own = slots if isinstance(slots, int) else slots[lo:hi]
-        counts = self._rows_of_symbols(own, hi - lo)
+        self._reserve(own, hi - lo)
+        words = staging.upload(self._words(columns, t, lo, hi))
+        codes = own if isinstance(own, int) else staging.upload([own])
+        piece = DevicePiece(self, hi - lo, not isinstance(own, int))
+        staging.make_room(piece.out, piece.bits)
+        piece.take(codes, words)
+        piece.find_runs()
+        piece.run()
+        staging.release([words, codes])
+        self._download(piece.out, piece.bits, results, lo, hi, hi - lo)
+
+    def _words(
+        self, columns: dict[str, np.ndarray], t: np.ndarray | None, lo: int, hi: int
+    ) -> list[np.ndarray]:
+        """The columns a piece takes, as words."""
+        words = [c[lo:hi].view(np.int64) for c in columns.values()]
+        if t is not None and self.plan.uses_time:
+            words.append(t[lo:hi])
+        return words
+
+    def _download(
+        self, out: Array, bits: Array, results: list[Result], lo: int, hi: int, rows: int
+    ) -> None:
+        """Copies out of rows lo…hi, from outputs ``rows`` long."""
+        staging = self.device.staging
+        staging.download(out, [r.values[lo:hi].view(np.int64) for r in results], rows)
+        width = (rows + 7) // 8
+        staging.download(bits, [r.bits[lo // 8 : (hi + 7) // 8] for r in results], width)
+
+    def _reserve(self, slots: np.ndarray | int, n: int) -> None:
+        """Room for the rows in the arenas."""
+        counts = self._rows_of_symbols(slots, n)
         for step in self.steps:
             step.reserve(counts, len(self.symbols))
-        columns_in = [c[lo:hi].view(np.int64) for c in columns.values()]
-        if t is not None and self.plan.uses_time:
-            columns_in.append(t[lo:hi])
-        words = staging.upload(columns_in)
-        codes = own if isinstance(own, int) else staging.upload([own])
-        out, bits = DevicePiece(self, hi - lo, codes, words).run()
-        staging.release([words, codes])
-        staging.download(out, [r.values[lo:hi].view(np.int64) for r in results])
-        staging.download(bits, [r.bits[lo // 8 : (hi + 7) // 8] for r in results])
 
     def _rows_of_symbols(self, slots: np.ndarray | int, n: int) -> np.ndarray:
         if isinstance(slots, int):
@@ -197,27 +295,45 @@ class DeviceJob(Job):
 
         ``slots`` are int32 (of symbols known to ``self.symbols``), time int64 ns, columns float64
         with NaN for null or int64. Returns the outputs one below the other, n 8-byte words each,
-        and their Arrow bitmaps, (n + 7) // 8 bytes each. Raises UnsortedError, with the state as
-        it was before, if time goes backwards within a symbol.
+        and their Arrow bitmaps, (n + 7) // 8 bytes each. Raises UnsortedError if time goes
+        backwards within a symbol, DeviceError if memory is short; the state is as it was before.
         """
-        self._grow()
-        device, plan = self.device, self.schedule
-        with device.working():
-            own = [columns[name].view(np.int64) for name in self.plan.value_columns]
-            if t is not None and self.plan.uses_time:
-                own.append(t)
-            words = device.empty(max(plan.inputs, 1) * n, "q")
-            for at, column in enumerate(own):
-                words[at * n : (at + 1) * n] = column
-            piece = DevicePiece(self, n, slots, words)
-            if t is not None:
-                symbols = len(self.symbols)
-                grouped = piece.grouped_column(t)
-                self.last[:symbols] = piece.check_time(grouped, self.last[:symbols])
-            counts = piece.symbol_rows()
-            for step in self.steps:
-                step.reserve(counts, len(self.symbols))
-            return piece.run()
+        with self.device.working():
+            kept = None
+            try:
+                self._grow()
+                kept = self._keep() if n >= self.device.split_rows else None
+                return self._run_resident(n, slots, t, columns)
+            except MemoryError as error:
+                self._put_back(kept)
+                raise DeviceError(
+                    f"device {self.device.name!r} is out of memory on {n} rows that are there "
+                    f"already ({error}); free memory there or pass fewer rows at a time"
+                ) from error
+
+    def _run_resident(
+        self, n: int, slots: Array | int, t: Array | None, columns: dict[str, Array]
+    ) -> tuple[Array, Array]:
+        device, plan, last = self.device, self.schedule, self.last.copy()
+        own = [columns[name].view(np.int64) for name in self.plan.value_columns]
+        if t is not None and self.plan.uses_time:
+            own.append(t)
+        words = device.empty(max(plan.inputs, 1) * n, "q")
+        for at, column in enumerate(own):
+            words[at * n : (at + 1) * n] = column
+        piece = DevicePiece(self, n, not isinstance(slots, int))
+        piece.take(slots, words)
+        piece.find_runs()
+        if t is not None:
+            symbols = len(self.symbols)
+            grouped = piece.grouped_column(t)
+            last[:symbols] = piece.check_time(grouped, last[:symbols])
+        counts = piece.symbol_rows()
+        for step in self.steps:
+            step.reserve(counts, len(self.symbols))
+        piece.run()
+        self.last = last
+        return piece.out, piece.bits
 
     def _rows_that_fit(self) -> int:
         """Rows of which all columns, twice, take half of the free memory."""

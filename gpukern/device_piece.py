@@ -11,7 +11,7 @@ import numpy as np
 
 from gpukern.device_step import Array, Rows
 from gpukern.errors import UnsortedError
-from gpukern.forms.cuda import RUN
+from gpukern.forms.cuda import RUN, THREADS
 
 if TYPE_CHECKING:
     from gpukern.device_job import DeviceJob
@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 
 
 class DevicePiece:
-    """The work on n consecutive rows. ``words``: the input columns, one below the other."""
+    """The work on n consecutive rows, in their order if they are not ``grouped`` first.
 
-    def __init__(self, job: DeviceJob, n: int, slots: Array | int, words: Array) -> None:
+    A small piece asks for all its memory here: when it runs short, no state has been written.
+    """
+
+    def __init__(self, job: DeviceJob, n: int, grouped: bool) -> None:
         self.job = job
         self.n = n
         self.device = job.device
@@ -29,7 +32,7 @@ class DevicePiece:
         self.plan = job.schedule
         self.tables = job.tables
         self.symbols = len(job.symbols)
-        self.grouped = int(not isinstance(slots, int))
+        self.grouped = int(grouped)
         device, plan, symbols = self.device, self.plan, self.symbols
         classes = len(plan.classes)
         # Blocks for the whole piece, so that a launch serves all columns or classes of a level.
@@ -41,24 +44,35 @@ class DevicePiece:
         self.counts = device.empty(classes * 2, "q")
         self.dense = device.empty(plan.dense * n, "q")
         self.results = device.empty(len(plan.results) * n, "q")
-        self.none: Array | None = None  # the column of an input that is not given
-        self._group(slots, words)
+        self.small = n < device.split_rows
+        # Rows are counted over all classes of a level, in a small piece class by class.
+        self.first = self.tables["alone" if self.small else "first"]
+        self.none = device.full(n if plan.absent else 1, "d", np.nan)  # an input that is not given
+        outputs = len(job.plan.outputs)
+        self.out = device.empty(outputs * n, "q")
+        self.bits = device.empty(outputs * ((n + 7) // 8), "b")
+        self.pos = device.empty(n if grouped else 1, "i")
 
-    def _group(self, slots: Array | int, words: Array) -> None:
-        """Columns in grouped order, and the run of every symbol."""
-        device, do, n = self.device, self.do, self.n
-        inputs = self.plan.inputs * n
+    def take(self, slots: Array | int, words: Array) -> None:
+        """Rows of symbols known by their slots; ``words``: the columns, one below the other."""
         if isinstance(slots, int):
-            self.owners[:n] = slots
-            self.pos = self.owners  # not read
+            inputs = self.plan.inputs * self.n
+            self.owners[: self.n] = slots
             self.words[:inputs] = words[:inputs]
         else:
-            order = self.order = device.argsort(slots)
-            self.pos = device.empty(n, "i")
-            do.take_codes(n, slots, order, self.owners, n)
-            do.invert(n, order, self.pos, n)
-            do.take_words(inputs, words, order, self.words, self.plan.inputs, n)
-        do.find_runs(self.symbols, self.owners, n, self.runs, self.counts, self.symbols)
+            self.group(slots, self.device.argsort(slots), words)
+
+    def group(self, slots: Array, order: Array, words: Array) -> None:
+        """Columns in grouped order."""
+        do, n, inputs = self.do, self.n, self.plan.inputs
+        self.order = order
+        do.take_codes(n, slots, order, self.owners, n)
+        do.invert(n, order, self.pos, n)
+        do.take_words(inputs * n, words, order, self.words, inputs, n)
+
+    def find_runs(self) -> None:
+        """The run of every symbol."""
+        self.do.find_runs(self.symbols, self.owners, self.n, self.runs, self.counts, self.symbols)
 
     # -- columns that were not checked on the host ----------------------------------------
 
@@ -95,8 +109,8 @@ class DevicePiece:
 
     # -- work -----------------------------------------------------------------------------
 
-    def run(self) -> tuple[Array, Array]:
-        """Queue all steps; outputs in row order (8-byte words) and their bitmaps, in blocks."""
+    def run(self) -> None:
+        """Queue all steps: outputs in row order (8-byte words) to ``out``, bitmaps to ``bits``."""
         for stage in self.plan.stages:
             self._find_rows(stage)
             for n in stage.steps:
@@ -104,22 +118,25 @@ class DevicePiece:
             if stage.spread:
                 self.do.spread(
                     len(stage.spread) * self.n, self.results, self.tables["spreads"], self.keep,
-                    self.ends, self.tables["first"], self.words, stage.spread.start,
+                    self.ends, self.first, self.words, stage.spread.start,
                     len(stage.spread), self.plan.skip, self.n,
                 )  # fmt: skip
-        return self._finish()
+        self._finish()
 
     def _find_rows(self, stage: Stage) -> None:
         """Which rows exist for the level's steps, and their columns made dense."""
-        do, n, symbols, first = self.do, self.n, self.symbols, self.tables["first"]
+        do, n, symbols, first = self.do, self.n, self.symbols, self.first
         count, begin = len(stage.classes), stage.classes.start
         if count:
             do.mark(
                 count * n, self.words, self.tables["needs"], self.tables["spans"], self.keep,
                 begin, count, n,
             )  # fmt: skip
-            own = slice((begin - 1) * n, (begin - 1 + count) * n)
-            self.device.running_sum(self.keep[own], self.ends[own])
+            if self.small:
+                do.count_kept(count * THREADS, self.keep, self.ends, begin, count, n)
+            else:
+                own = slice((begin - 1) * n, (begin - 1 + count) * n)
+                self.device.running_sum(self.keep[own], self.ends[own])
             do.find_kept_runs(
                 count * symbols, self.runs, self.ends, first, self.runs, self.counts, begin,
                 count, n, symbols,
@@ -164,21 +181,14 @@ class DevicePiece:
         elif operand.column >= 0:
             words = self.words[operand.column * n : (operand.column + 1) * n]
         else:
-            if self.none is None:
-                self.none = self.device.full(n, "d", np.nan)
             return self.none
         return words.view(np.float64) if floats else words
 
-    def _finish(self) -> tuple[Array, Array]:
+    def _finish(self) -> None:
         outputs = len(self.job.plan.outputs)
         width = (self.n + 7) // 8
-        out, bits = (
-            self.device.empty(outputs * self.n, "q"),
-            self.device.empty(outputs * width, "b"),
-        )
         self.do.finish(
             outputs * width, self.results, self.tables["outputs"], self.keep, self.ends,
-            self.tables["first"], self.pos, self.grouped, self.plan.skip, out, bits, outputs,
-            self.n,
+            self.first, self.counts, self.pos, self.grouped, self.plan.skip, self.out, self.bits,
+            outputs, self.n,
         )  # fmt: skip
-        return out, bits

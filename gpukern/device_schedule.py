@@ -108,10 +108,14 @@ class Schedule:
         order = [n for level in plan.levels() for n in level.steps]
         self.operands = [o for _, o in sorted(zip(order, self.operands, strict=True), key=_step)]
         self.dense = len(dense)
+        self.absent = any(
+            operand == Operand() for operands, _ in self.operands for operand in operands
+        )
         self.tables = {
             "needs": _table(needs, 3),
             "spans": np.array(spans, np.int64),
             "first": np.array(first, np.int64),
+            "alone": np.ones(len(first), np.int64),
             "dense": _table(list(dense), 6),
             "spreads": _table(spreads, 5),
             "outputs": _table(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gpukern.plan import Plan
 
 # Their functions enter the table of shared ones when they are imported.
-SHARED = ("gpukern.forms.device_split", "gpukern.join_device")
+SHARED = ("gpukern.forms.device_split", "gpukern.forms.device_segments", "gpukern.join_device")
 
 
 def parse_architecture(text: str) -> tuple[int, int]:

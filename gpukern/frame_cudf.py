@@ -32,31 +32,33 @@ def run(job: DeviceJob, frame: Any, *, sort: bool) -> Any:
             raise PlanError(
                 f"output {name!r} is already a column of the input; rename it with .alias()"
             )
-    # cuDF works on other streams: what it has queued must be done, and ours before it goes on.
-    cupy.cuda.Device().synchronize()
     n = len(frame)
-    with job.device.working():
-        columns = {c: _column(frame[c], c, c in job.integers) for c in plan.value_columns}
-        t = None if plan.time is None else integers(frame[plan.time], plan.time)
-        slots = _slots(job, frame, plan.by, n)
-        order = cupy.argsort(t, kind="stable") if sort and t is not None else None
-        if order is not None and t is not None:
-            columns = {name: values[order] for name, values in columns.items()}
-            slots, t = slots if isinstance(slots, int) else slots[order], t[order]
-        words: Any
-        bits: Any
-        words, bits = job.run_resident(n, slots, t, columns) if n else (columns, columns)
-        made = frame.copy(deep=False)
-        width = (n + 7) // 8
-        for at, output in enumerate(plan.outputs if n else ()):
-            byte = bits[at * width : (at + 1) * width]
-            valid = cupy.unpackbits(byte, bitorder="little")[:n].astype(bool)
-            values = words[at * n : (at + 1) * n]
-            values = values.view(np.float64) if output.dtype == "f64" else values
-            if order is not None:
-                values, valid = _unsorted(values, order), _unsorted(valid, order)
-            made[output.name] = _series(cudf, values, valid, output.dtype, frame.index)
-        cupy.cuda.get_current_stream().synchronize()
+    columns = {c: _column(frame[c], c, c in job.integers) for c in plan.value_columns}
+    t = None if plan.time is None else integers(frame[plan.time], plan.time)
+    slots = _slots(job, frame, plan.by, n)
+    order = cupy.argsort(t, kind="stable") if sort and t is not None else None
+    if order is not None and t is not None:
+        columns = {name: values[order] for name, values in columns.items()}
+        slots, t = slots if isinstance(slots, int) else slots[order], t[order]
+    words: Any = None
+    bits: Any = None
+    if n:
+        # cuDF, and CuPy so far, work on the default stream, the job on another one.
+        cupy.cuda.Device().synchronize()
+        words, bits = job.run_resident(n, slots, t, columns)
+        job.device.stream.synchronize()
+    made = frame.copy(deep=False)
+    width = (n + 7) // 8
+    for at, output in enumerate(plan.outputs if n else ()):
+        byte = bits[at * width : (at + 1) * width]
+        valid = cupy.unpackbits(byte, bitorder="little")[:n].astype(bool)
+        values = words[at * n : (at + 1) * n]
+        values = values.view(np.float64) if output.dtype == "f64" else values
+        if order is not None:
+            values, valid = _unsorted(values, order), _unsorted(valid, order)
+        made[output.name] = _series(cudf, values, valid, output.dtype, frame.index)
+    # What is freed here goes back to the job's stream: nobody may be reading it any more.
+    cupy.cuda.Device().synchronize()
     if not n:
         kinds = {"f64": "float64", "i64": "int64", "i8": "int8", "b": "bool"}
         for output in plan.outputs:
@@ -75,8 +77,17 @@ def _series(cudf: Any, values: Any, valid: Any, dtype: str, index: Any) -> Any:
         values = values == 1
     elif dtype == "i8":
         values = values.astype(np.int8)
-    made = cudf.Series(values, index=index, nan_as_null=False)
-    return made.where(cudf.Series(valid, index=index))
+    return masked(cudf, cudf.Series(values, nan_as_null=False), valid, index)
+
+
+def masked(cudf: Any, series: Any, valid: Any, index: Any) -> Any:
+    """The series with null where it is not valid, under another index.
+
+    The index comes last: cuDF would align by it, and labels may be there twice.
+    """
+    made = series.where(cudf.Series(valid))
+    made.index = index
+    return made
 
 
 def _column(series: Any, name: str, integer: bool) -> Any:
@@ -90,12 +101,11 @@ def _column(series: Any, name: str, integer: bool) -> Any:
 def integers(series: Any, name: str) -> Any:
     """int64 (timestamps in ns), null as the smallest int64."""
     if series.dtype.kind == "M":
+        if getattr(series.dtype, "tz", None) is not None:
+            series = series.dt.tz_convert(None)
         series = series.astype("datetime64[ns]").astype("int64")
     elif series.dtype.kind not in "iu":
-        raise PlanError(
-            f"column {name!r} must be an integer or a timestamp without a zone, it is "
-            f"{series.dtype}"
-        )
+        raise PlanError(f"column {name!r} must be an integer or a timestamp, it is {series.dtype}")
     return series.astype("int64").to_cupy(na_value=NULL_INT)
 
 

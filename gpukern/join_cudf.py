@@ -10,7 +10,7 @@ import pyarrow as pa
 from gpukern import backend, join_device
 from gpukern.errors import PlanError, UnsortedError
 from gpukern.forms.rows import NULL_INT
-from gpukern.frame_cudf import integers
+from gpukern.frame_cudf import integers, masked
 from gpukern.join_plan import AsofPlan
 
 
@@ -28,50 +28,47 @@ def joined(plan: AsofPlan, left: Any, right: Any, *, sort: bool) -> Any:
     plan.check(_schema(left), _schema(right))
     on: Any = backend.get(backend.choose("cuda"))
     cupy = on.cp
-    cupy.cuda.Device().synchronize()  # what cuDF has queued on its own streams
+    near, far, keys = _codes(cupy, left, right, plan.by)
+    near_t = integers(left[plan.left_on], plan.left_on)
+    far_t = integers(right[plan.right_on], plan.right_on)
+    near[near_t == NULL_INT] = -1  # a row without a time takes no part
+    far[far_t == NULL_INT] = -1
+    if not sort:
+        _check_order(cupy, plan, near, near_t, len(left))
+    order = cupy.argsort(far_t, kind="stable") if sort else None
+    if order is not None:
+        far, far_t = far[order], far_t[order]
+    lookup = cupy.arange(max(keys, 1), dtype=np.int64)
+    # cuDF, and CuPy so far, work on the default stream, the matcher on another one.
+    cupy.cuda.Device().synchronize()
     with on.working():
-        near, far, keys = _codes(cupy, left, right, plan.by)
-        near_t = integers(left[plan.left_on], plan.left_on)
-        far_t = integers(right[plan.right_on], plan.right_on)
-        near[near_t == NULL_INT] = -1  # a row without a time takes no part
-        far[far_t == NULL_INT] = -1
-        if not sort:
-            _check_order(cupy, plan, near, near_t, len(left))
-        order = cupy.argsort(far_t, kind="stable") if sort else None
-        if order is not None:
-            far, far_t = far[order], far_t[order]
-        lookup = cupy.arange(max(keys, 1), dtype=np.int64)
         rows = join_device.match_codes(
             on, (near, near_t, len(left)), (far, far_t, len(right)), lookup, keys, plan
         )
-        if rows is None:
-            raise UnsortedError(
-                f"{plan.what}: right side is not in time order within a key: column "
-                f"{plan.right_on!r}; sort it or pass sort=True"
-            )
-        rows = rows[: len(left)]
-        found = rows >= 0
-        place = cupy.where(found, rows, 0)
-        if order is not None and len(right):
-            place = order[place]
-        made = left.copy(deep=False)
-        for source, field in plan.outputs([str(c) for c in left.columns], _schema(right)):
-            if source is None:
-                ages = near_t - (far_t[cupy.where(found, rows, 0)] if len(right) else near_t)
-                made[field.name] = _masked(cudf, cudf.Series(ages), found, left.index)
-            elif len(right) == 0:
-                made[field.name] = cudf.Series([None] * len(left), dtype=right[source].dtype)
-            else:
-                taken = right[source].take(place).reset_index(drop=True)
-                made[field.name] = _masked(cudf, taken, found, left.index)
-        cupy.cuda.get_current_stream().synchronize()
+        on.stream.synchronize()
+    if rows is None:
+        raise UnsortedError(
+            f"{plan.what}: right side is not in time order within a key: column "
+            f"{plan.right_on!r}; sort it or pass sort=True"
+        )
+    rows = rows[: len(left)]
+    found = rows >= 0
+    place = cupy.where(found, rows, 0)
+    if order is not None and len(right):
+        place = order[place]
+    made = left.copy(deep=False)
+    for source, field in plan.outputs([str(c) for c in left.columns], _schema(right)):
+        if source is None:
+            ages = near_t - (far_t[cupy.where(found, rows, 0)] if len(right) else near_t)
+            made[field.name] = masked(cudf, cudf.Series(ages), found, left.index)
+        elif len(right) == 0:
+            made[field.name] = cudf.Series([None] * len(left), dtype=right[source].dtype)
+        else:
+            taken = right[source].take(place).reset_index(drop=True)
+            made[field.name] = masked(cudf, taken, found, left.index)
+    # What is freed here goes back to the matcher's stream: nobody may be reading it any more.
+    cupy.cuda.Device().synchronize()
     return made
-
-
-def _masked(cudf: Any, series: Any, found: Any, index: Any) -> Any:
-    masked = series.where(cudf.Series(found))
-    masked.index = index
-    return masked
 
 
 def _schema(frame: Any) -> pa.Schema:

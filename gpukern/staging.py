@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+NO_MEMORY = 2  # cudaErrorMemoryAllocation, for which CuPy has no name
+
 
 class HostStaging:
     """The same calls where the device is the host."""
@@ -22,15 +24,21 @@ class HostStaging:
         """The columns on the device, one below the other."""
         return np.concatenate(columns) if columns else np.zeros(1, np.int64)
 
+    def fill(self, target: np.ndarray, columns: Sequence[np.ndarray], stride: int) -> None:
+        """The columns into memory that is there, each ``stride`` behind the one before."""
+        for at, column in enumerate(columns):
+            target[at * stride : at * stride + column.size] = column
+
+    def make_room(self, *downloads: Any) -> None:
+        """Memory that so many downloads of such arrays will need."""
+
     def release(self, arrays: list[Any]) -> None:
         """The work on uploaded arrays has been queued."""
 
-    def download(self, array: np.ndarray, targets: Sequence[np.ndarray]) -> None:
-        """Begin to copy the array into the targets, one after the other."""
-        at = 0
-        for target in targets:
-            target[:] = array[at : at + target.size]
-            at += target.size
+    def download(self, array: np.ndarray, targets: Sequence[np.ndarray], stride: int) -> None:
+        """Begin to copy into the targets what stands ``stride`` behind each other."""
+        for at, target in enumerate(targets):
+            target[:] = array[at * stride : at * stride + target.size]
 
     def finish(self) -> None:
         """All targets are filled."""
@@ -47,7 +55,7 @@ class PinnedStaging:
         self.free: dict[int, list[Any]] = {}  # pinned buffers by size
         self.busy: deque[tuple[Any, int, Any]] = deque()  # (event, size, buffer) on their way in
         self.held: deque[list[Any]] = deque()
-        self.leaving: deque[tuple[Any, Any, int, Any, Sequence[np.ndarray]]] = deque()
+        self.leaving: deque[tuple[Any, Any, int, Any, Sequence[np.ndarray], int]] = deque()
 
     def upload(self, columns: Sequence[np.ndarray]) -> Any:
         """The columns on the device, one below the other; work queued later waits for them."""
@@ -67,6 +75,23 @@ class PinnedStaging:
         self.busy.append((event, size, buffer))
         return copy
 
+    def fill(self, target: Any, columns: Sequence[np.ndarray], stride: int) -> None:
+        """The columns into memory that is there, each ``stride`` behind the one before.
+
+        For small batches: in the order of the work, beside which there is nothing to do.
+        """
+        size, buffer = self._pinned(target.nbytes)
+        pinned = np.frombuffer(buffer, target.dtype, target.size)
+        for at, column in enumerate(columns):
+            pinned[at * stride : at * stride + column.size] = column
+        target.set(pinned, stream=self.work)
+        self.busy.append((self.work.record(), size, buffer))
+
+    def make_room(self, *downloads: Any) -> None:
+        """Memory that downloads of such arrays will need: it runs short now or not at all."""
+        for size, buffer in [self._pinned(array.nbytes) for array in downloads]:
+            self.free.setdefault(size, []).append(buffer)
+
     def release(self, arrays: list[Any]) -> None:
         """The work on uploaded arrays has been queued: hold them until the next piece's is."""
         self.held.append(arrays)
@@ -75,16 +100,15 @@ class PinnedStaging:
         if len(self.held) > 1:
             self.held.popleft()
 
-    def download(self, array: Any, targets: Sequence[np.ndarray]) -> None:
-        """Begin to copy the array into the targets, one after the other."""
+    def download(self, array: Any, targets: Sequence[np.ndarray], stride: int) -> None:
+        """Begin to copy into the targets what stands ``stride`` behind each other."""
         self.outward.wait_event(self.work.record())
-        total = sum(t.size for t in targets)
-        if not total:
+        if not targets:
             return
-        size, buffer = self._pinned(total * array.dtype.itemsize)
-        pinned = np.frombuffer(buffer, array.dtype, total)
-        array[:total].get(stream=self.outward, out=pinned, blocking=False)
-        self.leaving.append((self.outward.record(), array, size, buffer, targets))
+        size, buffer = self._pinned(array.nbytes)
+        pinned = np.frombuffer(buffer, array.dtype, array.size)
+        array.get(stream=self.outward, out=pinned, blocking=False)
+        self.leaving.append((self.outward.record(), array, size, buffer, targets, stride))
         while len(self.leaving) > 2:  # values and bitmaps of one piece are on their way
             self._land()
 
@@ -96,13 +120,11 @@ class PinnedStaging:
         self.held.clear()
 
     def _land(self) -> None:
-        event, array, size, buffer, targets = self.leaving.popleft()
+        event, array, size, buffer, targets, stride = self.leaving.popleft()
         event.synchronize()
-        pinned = np.frombuffer(buffer, array.dtype, sum(t.size for t in targets))
-        at = 0
-        for target in targets:
-            target[:] = pinned[at : at + target.size]
-            at += target.size
+        pinned = np.frombuffer(buffer, array.dtype, array.size)
+        for at, target in enumerate(targets):
+            target[:] = pinned[at * stride : at * stride + target.size]
         self.free.setdefault(size, []).append(buffer)
 
     def _pinned(self, size: int) -> tuple[int, Any]:
@@ -113,4 +135,9 @@ class PinnedStaging:
         room = 1 << max(12, (size - 1).bit_length())  # powers of two, so that they fit again
         if self.free.get(room):
             return room, self.free[room].pop()
-        return room, self.cp.cuda.alloc_pinned_memory(room)
+        try:
+            return room, self.cp.cuda.alloc_pinned_memory(room)
+        except self.cp.cuda.runtime.CUDARuntimeError as error:
+            if error.status != NO_MEMORY:
+                raise
+            raise MemoryError(f"{room} bytes of pinned memory of the host") from error

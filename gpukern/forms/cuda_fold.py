@@ -2,8 +2,9 @@
 
 The arithmetic and its order are those of ``cpu_fold``; a thread walks the rows of one run and
 emits each as it goes. A cumulative fold has two functions more, for runs that are cut at block
-borders: ``summarise`` leaves the sum of every block, ``scan`` absorbs them in order, one thread
-per symbol, and leaves in every block's state row the base from which it is emitted.
+borders: ``summarise`` leaves the sum of every block, ``scan`` absorbs them in order and leaves in
+every block's state row the base from which it is emitted. One with segments has a third,
+``find_segments``, for what ``device_segments.py`` does with them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Any
 from gpukern.forms import cpu
 from gpukern.forms.cpu import BLOCK, Source
 from gpukern.forms.cpu_fold import _constants, _Fold, _kernel_name
-from gpukern.forms.cuda import RUN, Loop, Template, scope_of, shift, under
+from gpukern.forms.cuda import RUN, THREADS, Loop, Template, scope_of, shift, under
+from gpukern.forms.cuda_tile import over_tiles
 from gpukern.forms.layout import Layout, invoke
 from gpukern.kernel import Kernel
 
@@ -85,58 +87,53 @@ def _rows(kernel: Kernel, variant: str, layout: Layout, before: bool) -> Templat
     fold = _DeviceFold(kernel, ("value",))
     loop = Loop(kernel, layout)
     kinds = {"run": loop.define("run")}
-    loop.over_runs()
-    s = loop.s
     raw, parts = len(fold.kept), len(fold.acc)
     width = raw + parts
 
     def entry(j: str, n: int) -> str:
         return loop.word(f"({layout.size} + {j} * {width} + {n})")
 
-    s("span = p_window", "i = lo")
-    loop.load()
-    s.block("if rows == 0:")
-    s(*fold.reset(), "j = 0")
-    s.block("while j < span:")
-    s(*(f"{entry('j', raw + n)} = {z}" for n, z in enumerate(fold.zero)), "j += 1").end(2)
-    fold.skip_rows(loop)
-    s(f"k = rows - {len(fold.lags)}", "o = k % span")
-    s.block("while i < hi:")
-    s(*fold.row("i"))
-    s.block("if o == 0:")
-    s(*fold.centre())
-    s.block("if k > 0:")
-    s(*(f"keep_{x} = {x}" for x in fold.kept), *fold.reset(), "j = span - 1")
-    s.block("while j >= 0:")
-    save = [f"{entry('j', raw + n)} = {a}" for n, a in enumerate(fold.acc)]
-    if not before:
-        s(*save)
-    s(*(f"{x} = {entry('j', n)}" for n, x in enumerate(fold.kept)), *fold.lift("i"))
-    s(*fold.join(["e_" + a for a in fold.acc], list(fold.acc), list(fold.acc)))
-    if before:
-        s(*save)
-    s("j -= 1").end()
-    s(*(f"{x} = keep_{x}" for x in fold.kept)).end()
-    s(*fold.reset()).end()
-    s(*fold.lift("i"))
-    tot, lines = _totals(fold, [entry("o", raw + n) for n in range(parts)], before)
-    s(*lines, "n = min(k, span)" if before else "n = min(k + 1, span)")
-    fold.value(loop, tot)
-    s(*(f"{entry('o', n)} = {x}" for n, x in enumerate(fold.kept)))
-    s("k += 1", "o += 1")
-    under(s, "if o == span:", "o = 0")
-    s(*shift(fold.lags), "i += 1").end()
-    s(f"rows = max(rows, k + {len(fold.lags)})")
-    loop.store()
-    return Template(kernel, variant, loop.end_runs(), layout, kinds)
+    with loop.apart() as begin:
+        begin("span = p_window").block("if rows == 0 and lo < hi:")
+        begin(*fold.reset(), "j = 0").block("while j < span:")
+        begin(*(f"{entry('j', raw + n)} = {z}" for n, z in enumerate(fold.zero)), "j += 1").end(2)
+        fold.skip_rows(loop)
+        begin(f"k = rows - {len(fold.lags)}", "o = k % span")
+    with loop.apart() as s:
+        s(*fold.row("i"))
+        s.block("if o == 0:")
+        s(*fold.centre())
+        s.block("if k > 0:")
+        s(*(f"keep_{x} = {x}" for x in fold.kept), *fold.reset(), "j = span - 1")
+        s.block("while j >= 0:")
+        save = [f"{entry('j', raw + n)} = {a}" for n, a in enumerate(fold.acc)]
+        if not before:
+            s(*save)
+        s(*(f"{x} = {entry('j', n)}" for n, x in enumerate(fold.kept)), *fold.lift("i"))
+        s(*fold.join(["e_" + a for a in fold.acc], list(fold.acc), list(fold.acc)))
+        if before:
+            s(*save)
+        s("j -= 1").end()
+        s(*(f"{x} = keep_{x}" for x in fold.kept)).end()
+        s(*fold.reset()).end()
+        s(*fold.lift("i"))
+        tot, lines = _totals(fold, [entry("o", raw + n) for n in range(parts)], before)
+        s(*lines, "n = min(k, span)" if before else "n = min(k + 1, span)")
+        fold.value(loop, tot)
+        s(*(f"{entry('o', n)} = {x}" for n, x in enumerate(fold.kept)))
+        s("k += 1", "o += 1")
+        under(s, "if o == span:", "o = 0")
+        s(*shift(fold.lags))
+    with loop.apart() as end:
+        end(f"rows = max(rows, k + {len(fold.lags)})")
+        loop.store()
+    return Template(kernel, variant, over_tiles(loop, begin, s, end), layout, kinds)
 
 
 def _time(kernel: Kernel, variant: str, layout: Layout, before: bool) -> Template:
     fold = _DeviceFold(kernel, ("value",))
     loop = Loop(kernel, layout)
     kinds = {"run": loop.define("run")}
-    loop.over_runs()
-    s = loop.s
     raw = len(fold.kept)
 
     def row_of(n: int, j: str) -> str:
@@ -151,43 +148,43 @@ def _time(kernel: Kernel, variant: str, layout: Layout, before: bool) -> Templat
     def set_suffix(j: str, values: list[str]) -> list[str]:
         return [f"{to} = {value}" for to, value in zip(suffix(j), values, strict=True)]
 
-    s("window = p_window", "i = lo")
-    loop.load()
-    s.block("if rows == 0:")
-    s(f"cell_end = {MIN_INT}", *fold.reset(), *set_suffix("0", fold.zero))
-    s(*(f"c{x} = 0.0" for x in fold.centred)).end()
-    fold.skip_rows(loop)
-    s(f"k = rows - {len(fold.lags)}")
-    s.block("while i < hi:")
-    s("now = t[i]", *fold.row("i"))
-    s.block("if now >= cell_end:")
-    s("end = (now // window + 1) * window")
-    s.block("if end == cell_end + window:")
-    s("j = 0")
-    s.block("while j < newer:")
-    s("ari[off + j] = ari[off + older + j]")
-    s(*(f"{a} = {b}" for a, b in zip(kept("j"), kept("(older + j)"), strict=True)))
-    s("j += 1").end()
-    s("older = newer").end()
-    under(s, "else:", "older = 0")
-    s("newer = 0", "head = 0", "cell_end = end", *fold.centre(), *fold.reset())
-    s(*(f"keep_{x} = {x}" for x in fold.kept), "j = older - 1")
-    s.block("while j >= 0:")
-    s(*(f"{x} = {at}" for x, at in zip(fold.kept, kept("j"), strict=True)), *fold.lift("i"))
-    s(*fold.join(["e_" + a for a in fold.acc], list(fold.acc), list(fold.acc)))
-    s(*set_suffix("j", list(fold.acc)), "j -= 1").end()
-    s(*(f"{x} = keep_{x}" for x in fold.kept), *set_suffix("older", fold.zero), *fold.reset())
-    s.end()
-    under(s, "while head < older and ari[off + head] <= now - window:", "head += 1")
-    s(*fold.lift("i"), "ari[off + older + newer] = now")
-    s(*(f"{at} = {x}" for x, at in zip(fold.kept, kept("(older + newer)"), strict=True)))
-    tot, lines = _totals(fold, suffix("head"), before)
-    s(*lines, "n = older - head + newer" + ("" if before else " + 1"))
-    fold.value(loop, tot)
-    s("newer += 1", "k += 1", *shift(fold.lags), "i += 1").end()
-    s(f"rows = max(rows, k + {len(fold.lags)})")
-    loop.store()
-    return Template(kernel, variant, loop.end_runs(), layout, kinds)
+    with loop.apart() as begin:
+        begin("window = p_window").block("if rows == 0 and lo < hi:")
+        begin(f"cell_end = {MIN_INT}", *fold.reset(), *set_suffix("0", fold.zero))
+        begin(*(f"c{x} = 0.0" for x in fold.centred)).end()
+        fold.skip_rows(loop)
+        begin(f"k = rows - {len(fold.lags)}")
+    with loop.apart() as s:
+        s("now = t[i]", *fold.row("i"))
+        s.block("if now >= cell_end:")
+        s("end = (now // window + 1) * window")
+        s.block("if end == cell_end + window:")
+        s("j = 0")
+        s.block("while j < newer:")
+        s("ari[off + j] = ari[off + older + j]")
+        s(*(f"{a} = {b}" for a, b in zip(kept("j"), kept("(older + j)"), strict=True)))
+        s("j += 1").end()
+        s("older = newer").end()
+        under(s, "else:", "older = 0")
+        s("newer = 0", "head = 0", "cell_end = end", *fold.centre(), *fold.reset())
+        s(*(f"keep_{x} = {x}" for x in fold.kept), "j = older - 1")
+        s.block("while j >= 0:")
+        s(*(f"{x} = {at}" for x, at in zip(fold.kept, kept("j"), strict=True)), *fold.lift("i"))
+        s(*fold.join(["e_" + a for a in fold.acc], list(fold.acc), list(fold.acc)))
+        s(*set_suffix("j", list(fold.acc)), "j -= 1").end()
+        s(*(f"{x} = keep_{x}" for x in fold.kept), *set_suffix("older", fold.zero), *fold.reset())
+        s.end()
+        under(s, "while head < older and ari[off + head] <= now - window:", "head += 1")
+        s(*fold.lift("i"), "ari[off + older + newer] = now")
+        s(*(f"{at} = {x}" for x, at in zip(fold.kept, kept("(older + newer)"), strict=True)))
+        tot, lines = _totals(fold, suffix("head"), before)
+        s(*lines, "n = older - head + newer" + ("" if before else " + 1"))
+        fold.value(loop, tot)
+        s("newer += 1", "k += 1", *shift(fold.lags))
+    with loop.apart() as end:
+        end(f"rows = max(rows, k + {len(fold.lags)})")
+        loop.store()
+    return Template(kernel, variant, over_tiles(loop, begin, s, end), layout, kinds)
 
 
 def _cumulative(kernel: Kernel, variant: str, layout: Layout) -> Template:
@@ -195,44 +192,48 @@ def _cumulative(kernel: Kernel, variant: str, layout: Layout) -> Template:
     fold = _DeviceFold(kernel, ("total",), ("segment",) if segmented else ())
     loop = Loop(kernel, layout)
     kinds = {"run": loop.define("run")}
-    loop.over_runs()
-    s = loop.s
-    s("i = lo")
-    loop.load()
-    s.block("if rows == 0:")
-    s(*_restart(fold)).end()
-    fold.skip_rows(loop)
-    s.block("while i < hi:")
-    if segmented:
-        s(f"now = {invoke(kernel.functions['segment'], 'segment', scope_of(kernel))}")
-        s.block("if now != period or rows == 0:")
-        s("period = now", *_restart(fold)).end()
     own = [f"b_{b}" for b in fold.base]
-    s.block(f"if o == {BLOCK}:")
-    s(*_absorb(fold, "o", own, list(fold.acc), "b_"), *fold.reset(), "o = 0").end()
-    s(*fold.row("i"))
-    under(s, "if o == 0:", *(fold.centre() or ["pass"]))
-    s(*fold.lift("i"), *fold.prefix())
-    s.block("if i >= emit:")
-    s(*_absorb(fold, "o + 1", own, list(fold.acc), "t_"))
-    scope = scope_of(kernel)
-    scope.update({b: f"t_{b}" for b in fold.base})
-    scope.update({x[2:]: x for x in fold.inner_out})
-    scope["k"] = "k"
-    loop.emit(invoke(kernel.functions["total"], "total", scope))
-    s.end()
-    s("k += 1", "o += 1", "rows += 1", *shift(fold.lags), "i += 1").end()
-    loop.store()
-    text = loop.end_runs()
-    if not segmented:
-        sums = (("sums", "d"), ("full", "q"))
-        for build in (_summarise, _scan):
-            more = Loop(kernel, layout)
-            name = build.__name__[1:]
-            extra = sums if build is _summarise else (*sums, ("cs", "d"), ("csi", "q"),
-                ("css", "n"), ("csw", "n"), ("spans", "q"), ("chunks", "q"))  # fmt: skip
-            kinds[name] = more.define(name, extra)
-            text += "\n\n" + build(fold, more)
+    with loop.apart() as begin:
+        under(begin, "if rows == 0:", *_restart(fold))
+        fold.skip_rows(loop)
+    with loop.apart() as s:
+        if segmented:
+            s(f"now = {_segment(fold, 'i')}")
+            under(s, "if now != period or rows == 0:", "period = now", *_restart(fold))
+        close = _absorb(fold, "o", own, list(fold.acc), "b_")
+        under(s, f"if o == {BLOCK}:", *close, *fold.reset(), "o = 0")
+        s(*fold.row("i"))
+        under(s, "if o == 0:", *(fold.centre() or ["pass"]))
+        s(*fold.lift("i"), *fold.prefix())
+        s.block("if i >= emit:")
+        s(*_absorb(fold, "o + 1", own, list(fold.acc), "t_"))
+        scope = scope_of(kernel)
+        scope.update({b: f"t_{b}" for b in fold.base})
+        scope.update({x[2:]: x for x in fold.inner_out})
+        scope["k"] = "k"
+        loop.emit(invoke(kernel.functions["total"], "total", scope))
+        s.end()
+        s("k += 1", "o += 1", "rows += 1", *shift(fold.lags))
+    with loop.apart() as end:
+        loop.store()
+    text = over_tiles(loop, begin, s, end)
+    sums = (("sums", "d"), ("full", "q"))
+    chunks = (
+        ("cs", "d"),
+        ("csi", "q"),
+        ("css", "n"),
+        ("csw", "n"),
+        ("spans", "q"),
+        ("chunks", "q"),
+    )
+    builders: list[tuple[Any, Any]] = [(_summarise, sums), (_scan, (*sums, *chunks))]
+    if segmented:
+        builders.append((_find_segments, (("firsts", "q"), ("lasts", "q"))))
+    for build, extra in builders:
+        more = Loop(kernel, layout)
+        name = build.__name__[1:]
+        kinds[name] = more.define(name, extra)
+        text += "\n\n" + build(fold, more, segmented)
     return Template(kernel, variant, text, layout, kinds)
 
 
@@ -248,25 +249,36 @@ def _absorb(fold: _DeviceFold, n: str, bases: list[str], accs: list[str], to: st
     return absorb(fold, fold.kernel.functions["absorb"], n, bases, accs, to)
 
 
-def _summarise(fold: _DeviceFold, loop: Loop) -> str:
-    """The sum of every chunk (a block, or what completes the symbol's open block)."""
-    s = loop.s
+def _segment(fold: _DeviceFold, row: str) -> str:
+    kernel = fold.kernel
+    return invoke(kernel.functions["segment"], "segment", scope_of(kernel, row))
+
+
+def _summarise(fold: _DeviceFold, loop: Loop, segmented: bool) -> str:
+    """The sum of every chunk (a block, or what completes the symbol's open block).
+
+    With segments, the sum of its last one; ``full`` is then twice the rows, odd where one begins.
+    """
     width = len(fold.centred) + len(fold.acc)
-    loop.over_runs()
-    s("i = lo")
-    loop.load()
-    s.block("if rows == 0:")
-    s(*_restart(fold)).end()
-    _skip_silently(s, fold)
-    s.block("while i < hi:")
-    s(*fold.row("i"))
-    under(s, "if o == 0:", *(fold.centre() or ["pass"]))
-    s(*fold.lift("i"), *fold.prefix())
-    s("k += 1", "o += 1", "rows += 1", *shift(fold.lags), "i += 1").end()
-    s("full[entry] = o")
-    columns = [*(f"c{x}" for x in fold.centred), *fold.acc]
-    s(*(f"sums[entry * {width} + {m}] = {c}" for m, c in enumerate(columns)))
-    return loop.end_runs()
+    begun = ["begun = 0"] if segmented else []
+    with loop.apart() as begin:
+        under(begin, "if rows == 0:", *_restart(fold))
+        _skip_silently(begin, fold)
+        begin(*begun)
+    with loop.apart() as s:
+        if segmented:
+            s(f"now = {_segment(fold, 'i')}")
+            anew = ["period = now", "begun = 1", *_restart(fold)]
+            under(s, "if now != period or rows == 0:", *anew)
+        s(*fold.row("i"))
+        under(s, "if o == 0:", *(fold.centre() or ["pass"]))
+        s(*fold.lift("i"), *fold.prefix())
+        s("k += 1", "o += 1", "rows += 1", *shift(fold.lags))
+    with loop.apart() as end:
+        end("full[entry] = 2 * o + begun" if segmented else "full[entry] = o")
+        columns = [*(f"c{x}" for x in fold.centred), *fold.acc]
+        end(*(f"sums[entry * {width} + {m}] = {c}" for m, c in enumerate(columns)))
+    return over_tiles(loop, begin, s, end)
 
 
 def _skip_silently(s: Source, fold: _DeviceFold) -> None:
@@ -275,37 +287,83 @@ def _skip_silently(s: Source, fold: _DeviceFold) -> None:
         s("rows += 1", *shift(fold.lags), "i += 1").end()
 
 
-def _scan(fold: _DeviceFold, loop: Loop) -> str:
-    """Absorb a symbol's sums in order; ``cs`` are the chunks' state rows.
+def _find_segments(fold: _DeviceFold, loop: Loop, segmented: bool) -> str:
+    """The first and the last row of every window at which a segment begins."""
+    s = loop.s
+    loop.over_runs()
+    names = [name for name, _ in loop.layout.header]
+    s("first = -1", "last = -1", f"rows = {loop.word(names.index('rows'), 'i')}")
+    s(f"i = max(lo, emit + max({len(fold.lags)} - rows, 0))")
+    s.block("if i < hi:")
+    under(
+        s,
+        f"if rows + i - emit > max(rows, {len(fold.lags)}):",
+        f"period = {_segment(fold, '(i - 1)')}",
+    )
+    under(s, "else:", f"period = {loop.word(names.index('period'), 'i')}")
+    s.block("while i < hi:")
+    s(f"now = {_segment(fold, 'i')}")
+    s.block("if now != period or rows + i - emit == 0:")
+    s("period = now", "last = i")
+    under(s, "if first < 0:", "first = i")
+    s.end()
+    s("i += 1").end(2)
+    s("firsts[entry] = first", "lasts[entry] = last")
+    return loop.end_runs()
 
-    ``spans`` holds per run its first chunk and the one after its last.
+
+def _scan(fold: _DeviceFold, loop: Loop, segmented: bool) -> str:
+    """Absorb a symbol's sums in order; ``cs`` are the chunks' state rows. A block to a symbol.
+
+    ``spans`` holds per run its first chunk and the one after its last. The order allows one thread
+    only; the others bring it a tile of sums at a time and take the bases away.
     """
     s, layout = loop.s, loop.layout
     width = len(fold.centred) + len(fold.acc)
-    loop.over_runs()
-    s("first = spans[2 * entry]", "last = spans[2 * entry + 1]")
     word = {name: w for w, (name, _) in enumerate(layout.header)}
+    columns = [*(f"c{x}" for x in fold.centred), *fold.acc]
+    own = [f"b_{b}" for b in fold.base]
 
     def chunk_word(c: str, name: str, ints: bool = False) -> str:
         return f"{'csi' if ints else 'cs'}[{c} * css + {word[name]} * csw]"
 
-    empty = _constants(fold.kernel, "empty", len(fold.base))
+    empty = [
+        f"b_{b} = {e}"
+        for b, e in zip(fold.base, _constants(fold.kernel, "empty", len(fold.base)), strict=True)
+    ]
+    s(f"tile_o = cuda.shared.array({THREADS}, np.int64)")
+    s(*(f"tile_{name} = cuda.shared.array({THREADS}, np.float64)" for name in [*columns, *own]))
+    s("me = cuda.threadIdx.x")
+    loop.over_runs(blocks=True)
+    s("first = spans[2 * entry]", "last = spans[2 * entry + 1] - 1")
     s.block(f"if {chunk_word('first', 'rows', True)} == 0:")
-    s(*(f"b_{b} = {e}" for b, e in zip(fold.base, empty, strict=True))).end()
+    s(*empty).end()
     s.block("else:")
-    s(*(f"b_{b} = {chunk_word('first', f'b_{b}')}" for b in fold.base)).end()
-    s("c = first")
-    s.block("while c + 1 < last:")
-    s(f"from_row = chunks[{RUN} * c + 2]", f"to_row = chunks[{RUN} * c + 3]")
+    s(*(f"{b} = {chunk_word('first', b)}" for b in own)).end()
+    s.block("while first < last:")
+    s("c = first + me")
+    s.block("if c < last:")
     # The first chunk may have no rows when the symbol's open block is full already.
-    s.block("if from_row < to_row:")
-    s("o = full[c]")
-    columns = [*(f"c{x}" for x in fold.centred), *fold.acc]
-    s(*(f"{name} = sums[c * {width} + {m}]" for m, name in enumerate(columns))).end()
+    s.block(f"if chunks[{RUN} * c + 2] < chunks[{RUN} * c + 3]:")
+    s("tile_o[me] = full[c]")
+    s(*(f"tile_{name}[me] = sums[c * {width} + {m}]" for m, name in enumerate(columns))).end()
     s.block("else:")
-    s(f"o = {chunk_word('c', 'o', True)}")
-    s(*(f"{name} = {chunk_word('c', name)}" for name in columns)).end()
-    own = [f"b_{b}" for b in fold.base]
-    s(*_absorb(fold, "o", own, list(fold.acc), "b_"), "c += 1")
-    s(*(f"{chunk_word('c', f'b_{b}')} = b_{b}" for b in fold.base)).end()
+    s(f"tile_o[me] = {'2 * ' if segmented else ''}{chunk_word('c', 'o', True)}")
+    s(*(f"tile_{name}[me] = {chunk_word('c', name)}" for name in columns)).end(2)
+    s("cuda.syncthreads()")
+    s.block("if me == 0:")
+    s("j = 0", "tile = min(last - first, cuda.blockDim.x)")
+    s.block("while j < tile:")
+    s("o = int(tile_o[j])")
+    if segmented:
+        under(s, "if o & 1 == 1:", *empty)
+        s("o >>= 1")
+    s(*(f"{name} = float(tile_{name}[j])" for name in columns))
+    # A chunk may have no rows, and a kernel may divide by their number.
+    under(s, "if o > 0:", *_absorb(fold, "o", own, list(fold.acc), "b_"))
+    s(*(f"tile_{b}[j] = {b}" for b in own), "j += 1").end(2)
+    s("cuda.syncthreads()")
+    s.block("if c < last:")
+    s(*(f"{chunk_word('(c + 1)', b)} = tile_{b}[me]" for b in own)).end()
+    s("first += cuda.blockDim.x").end()
     return loop.end_runs()

@@ -6,8 +6,9 @@ order is (symbol, row); ``order`` maps it to row order and ``pos`` back. Columns
 done with which column stands in a table.
 
 The rows that exist for a kernel are a class. ``keep`` marks them in grouped order, a stretch of n
-per class; ``ends`` is the running count of kept rows over all classes of a level. Class 0 is all
-rows. No count ever travels to the host: ``counts`` holds rows and runs of each class.
+per class; ``ends`` is the running count of kept rows, over all classes of a level or, where
+``first`` says so, of a class alone. Class 0 is all rows. No count ever travels to the host:
+``counts`` holds rows and runs of each class.
 
 The decorator names the argument kinds each function is compiled for (see ``cuda.HEAD``).
 """
@@ -15,11 +16,12 @@ The decorator names the argument kinds each function is compiled for (see ``cuda
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numba.extending import register_jitable
 
+from gpukern.forms.cuda import RUN, THREADS
 from gpukern.forms.rows import NON_NEGATIVE, NULL_BITS, NULL_INT, POSITIVE
 
-RUN = 5  # words of a run: slot, state row, lo, hi, emit
 cuda: Any = None  # the backend puts numba.cuda or its simulator here
 FUNCTIONS: dict[str, tuple[Callable[..., Any], str]] = {}
 
@@ -103,7 +105,7 @@ def take_words(words, order, to, columns, n):
 
 @device("inqqn")
 def find_runs(owner, n, runs, counts, symbols):
-    """The run of every symbol in grouped order."""
+    """The run of every symbol in grouped order; rows of no symbol stand behind them."""
     s = cuda.grid(1)
     while s < symbols:
         lo = 0
@@ -127,8 +129,8 @@ def find_runs(owner, n, runs, counts, symbols):
         runs[s * RUN + 2] = lo
         runs[s * RUN + 3] = hi
         runs[s * RUN + 4] = lo
-        if s == 0:
-            counts[0] = n
+        if s == symbols - 1:
+            counts[0] = hi
             counts[1] = symbols
         s += cuda.gridsize(1)
 
@@ -154,6 +156,41 @@ def mark(words, needs, spans, keep, begin, classes, n):
         i += cuda.gridsize(1)
 
 
+@device("bqnnn")
+def count_kept(keep, ends, begin, classes, n):
+    """ends = the running count of kept rows of every class by itself, one block a class.
+
+    For pieces so small that a launch and a workspace less matter more than threads.
+    """
+    counts = cuda.shared.array(THREADS, np.int64)
+    me = cuda.threadIdx.x
+    share = (n + cuda.blockDim.x - 1) // cuda.blockDim.x
+    lo = min(me * share, n)
+    hi = min(lo + share, n)
+    c = cuda.blockIdx.x
+    while c < classes:
+        at = (begin - 1 + c) * n
+        count = 0
+        i = at + lo
+        while i < at + hi:
+            count += keep[i]
+            i += 1
+        counts[me] = count
+        cuda.syncthreads()
+        before = 0
+        other = 0
+        while other < me:
+            before += counts[other]
+            other += 1
+        i = at + lo
+        while i < at + hi:
+            before += keep[i]
+            ends[i] = before
+            i += 1
+        cuda.syncthreads()  # nobody writes the next class's counts while these are read
+        c += cuda.gridDim.x
+
+
 @device("qqqqqnnnn")
 def find_kept_runs(every, ends, first, runs, counts, begin, classes, n, symbols):
     """The run of every symbol in the dense order of every class of a level."""
@@ -165,6 +202,7 @@ def find_kept_runs(every, ends, first, runs, counts, begin, classes, n, symbols)
         before = 0 if first[c] == 1 else ends[at - 1]
         lo = every[s * RUN + 2]
         hi = every[s * RUN + 3]
+        rows = every[symbols * RUN - 2]  # of all symbols
         lo = ends[at + lo - 1] - before if lo > 0 else 0
         hi = ends[at + hi - 1] - before if hi > 0 else 0
         entry = (c * symbols + s) * RUN
@@ -174,7 +212,7 @@ def find_kept_runs(every, ends, first, runs, counts, begin, classes, n, symbols)
         runs[entry + 3] = hi
         runs[entry + 4] = lo
         if s == 0:
-            counts[2 * c] = ends[at + n - 1] - before
+            counts[2 * c] = ends[at + rows - 1] - before if rows > 0 else 0
             counts[2 * c + 1] = symbols
         i += cuda.gridsize(1)
 
@@ -265,13 +303,13 @@ def spread(results, table, keep, ends, first, words, begin, count, skip, n):
         i += cuda.gridsize(1)
 
 
-@device("qqbqqinnqbnn")
-def finish(results, table, keep, ends, first, pos, grouped, skip, out, bits, outputs, n):
+@device("qqbqqqinnqbnn")
+def finish(results, table, keep, ends, first, counts, pos, grouped, skip, out, bits, outputs, n):
     """All output columns in row order with their Arrow validity bitmaps.
 
     ``table`` (result, class, integer?, null). A thread writes eight rows and the byte that says
     which of them are null: rows that do not exist, and float results that are not finite (skip) or
-    the null pattern (propagate).
+    the null pattern (propagate). Rows of no symbol are the last ones, and are left out.
     """
     width = (n + 7) // 8
     i = cuda.grid(1)
@@ -281,7 +319,7 @@ def finish(results, table, keep, ends, first, pos, grouped, skip, out, bits, out
         to = (i // width) * n
         null = table[entry + 3]
         row = (i % width) * 8
-        last = min(row + 8, n)
+        last = min(row + 8, counts[0])
         valid = 0
         while row < last:
             g = pos[row] if grouped == 1 else row

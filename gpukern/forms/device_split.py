@@ -2,19 +2,19 @@
 
 The same idea as ``split.py`` on CPU threads, with everything decided on the device. A chunk is an
 entry of a run table (slot, state row, lo, hi, emit) whose state row is a scratch one; ``info``
-says whether it is its symbol's first, the number of its row lo among the symbol's rows, and how
-many rows of the run stand before it. A border from which the state cannot be rebuilt is dropped:
-the chunk before it goes on to the next.
+says whether it is its symbol's first, the number of its row lo among the symbol's rows, how many
+rows of the run stand before it and, where a fold has segments, how many of its segment. A border
+from which the state cannot be rebuilt is dropped: the chunk before it goes on to the next.
 """
 
 from typing import Any
 
 from numba.extending import register_jitable
 
-from gpukern.forms.device_rows import RUN, device
+from gpukern.forms.cuda import INFO, RUN
+from gpukern.forms.device_rows import device
 
 cuda: Any = None  # the backend puts numba.cuda or its simulator here
-INFO = 3  # words about a chunk
 ROWS, TIME, STEP, BLOCKS = 0, 1, 2, 3  # how a chunk finds the row it starts from
 
 

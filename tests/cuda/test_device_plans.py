@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import checks
@@ -271,6 +271,117 @@ def test_out_of_memory_on_a_small_piece_is_an_error(
     short_of_memory(monkeypatch, simulator, most=10)
     with pytest.raises(DeviceError, match=r"out of memory on a piece of 50 rows.*device='cpu'"):
         plan.run(keyed(50, 1).select(plan.input_columns), device="cudasim")
+
+
+class Allowance:
+    """The simulator with memory for so many requests more."""
+
+    def __init__(self, simulator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.left = 1 << 62
+        for owner, name in [
+            (simulator, "empty"), (simulator, "full"), (simulator, "put"), (simulator, "argsort"),
+            (simulator, "running_sum"), (simulator.staging, "upload"),
+            (simulator.staging, "fill"), (simulator.staging, "make_room"),
+        ]:  # fmt: skip
+            monkeypatch.setattr(owner, name, self.counted(getattr(owner, name)))
+
+    def counted(self, request: Any) -> Any:
+        def limited(*arguments: Any, **options: Any) -> Any:
+            self.left -= 1
+            if self.left < 0:
+                raise MemoryError("no memory left")
+            return request(*arguments, **options)
+
+        return limited
+
+
+@pytest.fixture
+def allowance(simulator: Any, monkeypatch: pytest.MonkeyPatch) -> Allowance:
+    return Allowance(simulator, monkeypatch)
+
+
+def failures(push: Callable[[], Any], allowance: Allowance, places: Iterable[int]) -> Iterator[int]:
+    """Try with memory for so many requests; yields those that were not enough."""
+    for enough in places:
+        allowance.left = enough
+        try:
+            push()
+        except DeviceError as error:
+            said = str(error)
+        else:
+            return
+        finally:
+            allowance.left = 1 << 62
+        assert "out of memory" in said
+        yield enough
+    raise AssertionError("memory was never enough")
+
+
+def check_push(job: Any, batch: pa.Table, allowance: Allowance, places: Iterable[int]) -> None:
+    """Wherever memory runs short, the batch leaves no trace, until it has been pushed."""
+    before, last = job.snapshot(), 0
+    for enough in failures(lambda: job.push(batch), allowance, places):
+        assert job.snapshot() == before, f"after {enough} requests"
+        last = enough
+    assert last > 15
+
+
+@pytest.mark.parametrize("policy", ["skip", "propagate"])
+def test_a_push_without_memory_leaves_the_state(policy: str, allowance: Allowance) -> None:
+    plan = gk.Plan(FORMS, nan_policy=policy)
+    table = keyed(44, 7).select(plan.input_columns)  # too few rows for many threads on a symbol
+    job = plan.start(device="cudasim")
+    job.push(table.slice(0, 15))
+    check_push(job, table.slice(15, 20), allowance, range(1_000))
+    rest = job.push(table.slice(35))
+    samples.assert_same(rest, plan.run(table), plan.output_names, np.arange(35, 44))
+
+
+def test_a_long_push_without_memory_leaves_the_state(allowance: Allowance) -> None:
+    plan = gk.Plan(FORMS)
+    table = keyed(200, 3).select(plan.input_columns)
+    job = plan.start(device="cudasim")
+    job.push(table.slice(0, 20))
+    check_push(job, table.slice(20, 120), allowance, range(0, 1_000, 29))
+    rest = job.push(table.slice(140))
+    samples.assert_same(rest, plan.run(table), plan.output_names, np.arange(140, 200))
+
+
+@pytest.mark.parametrize("rows", [40, 64])
+def test_a_later_piece_without_memory_takes_the_earlier_back(
+    rows: int, allowance: Allowance
+) -> None:
+    plan = gk.Plan(FORMS)
+    table = keyed(240, 3).select(plan.input_columns)
+    job: Any = plan.start(device="cudasim")
+    job.most_rows = rows
+    job.push(table.slice(0, 20))
+    check_push(job, table.slice(20, 200), allowance, range(40, 4_000, 160 if rows > 48 else 20))
+    rest = job.push(table.slice(220))
+    samples.assert_same(rest, plan.run(table), plan.output_names, np.arange(220, 240))
+
+
+@pytest.mark.parametrize("rows", [40, 64])
+def test_columns_on_the_device_without_memory_leave_the_state(
+    rows: int, allowance: Allowance
+) -> None:
+    plan = gk.Plan([gk.rolling_sum("size", window="20s"), gk.ewma("price", alpha=0.1)], by=None)
+    table = samples.clean(rows).select(plan.input_columns)
+    columns = {n: table[n].to_numpy() for n in plan.value_columns}
+    times = table["ts"].cast("int64").to_numpy()
+    job: Any = plan.start(device="cudasim")
+    slot = job.symbols.slot(None)
+    job._grow()
+    before = job.snapshot()
+
+    def push() -> None:
+        job.run_resident(rows, slot, times, columns)
+
+    for _ in failures(push, allowance, range(1_000)):
+        assert job.snapshot() == before
+    host = plan.start()
+    host.push(table)
+    assert job.snapshot() == host.snapshot()
 
 
 def mapped_plans() -> Iterator[gk.Plan]:

@@ -22,9 +22,7 @@ def cudf() -> Any:
 
 @pytest.fixture
 def frame(cudf: Any) -> Any:
-    made = cudf.DataFrame.from_arrow(market(FEW, 100_000).select(PLAN.input_columns))
-    made["ts"] = made["ts"].astype("datetime64[ns]")
-    return made
+    return cudf.DataFrame.from_arrow(market(FEW, 100_000).select(PLAN.input_columns))
 
 
 def test_a_cudf_frame_comes_back_as_one_with_the_cpu_s_bits(cudf: Any, frame: Any) -> None:
@@ -32,6 +30,19 @@ def test_a_cudf_frame_comes_back_as_one_with_the_cpu_s_bits(cudf: Any, frame: An
     assert isinstance(made, cudf.DataFrame)
     expected = PLAN.run(market(FEW, 100_000).select(PLAN.input_columns))
     samples.assert_same(made.to_arrow(), expected, PLAN.output_names)
+
+
+def test_time_may_have_no_zone(frame: Any) -> None:
+    bare = frame.assign(ts=frame["ts"].dt.tz_convert(None))
+    made, expected = PLAN.run(bare, device="cuda"), PLAN.run(frame, device="cuda")
+    samples.assert_same(made.to_arrow(), expected.to_arrow(), PLAN.output_names)
+
+
+def test_labels_may_be_there_twice(frame: Any) -> None:
+    twice = frame.set_index(np.arange(len(frame)) // 2)
+    made, expected = PLAN.run(twice, device="cuda"), PLAN.run(frame, device="cuda")
+    assert made.index.equals(twice.index)
+    samples.assert_same(made.to_arrow(), expected.to_arrow(), PLAN.output_names)
 
 
 def test_pieces_continue_each_other(cudf: Any, frame: Any) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import samples
 from gpu_market import FEW, market
@@ -25,7 +26,7 @@ def pool() -> Iterator[Any]:
     import cupy
 
     found = cupy.get_default_memory_pool()
-    if cupy.cuda.get_allocator().__func__ is not type(found).malloc:
+    if cupy.cuda.get_allocator() != found.malloc:
         pytest.skip("extra cuda13 not installed alone: RMM allocates here, it has no limit to set")
     found.free_all_blocks()
     yield found
@@ -54,8 +55,26 @@ def test_too_little_memory_for_anything_is_a_clear_error(pool: Any) -> None:
     table = market(FEW, 200_000).select(plan.input_columns)
     job = plan.start(device="cuda")
     pool.set_limit(size=max(pool.used_bytes(), 1))
-    with pytest.raises(DeviceError, match=r"out of memory on a piece of .* use device='cpu'"):
+    with pytest.raises(DeviceError, match=r"out of memory .* use device='cpu'"):
         job.run(table)
+
+
+@pytest.mark.parametrize("rows", [2_000, 200_000])
+def test_a_push_without_memory_leaves_the_state(pool: Any, rows: int) -> None:
+    plan = gk.Plan(gk.default_features())
+    table = market(FEW, 300_000).select(plan.input_columns)
+    job = plan.start(device="cuda")
+    job.push(table.slice(0, 1_000))
+    before = job.snapshot()
+    pool.free_all_blocks()
+    pool.set_limit(size=max(pool.used_bytes(), 1))
+    with pytest.raises(DeviceError, match="out of memory"):
+        job.push(table.slice(1_000, rows))
+    pool.set_limit(size=0)
+    assert job.snapshot() == before
+    made = job.push(table.slice(1_000, rows))
+    expected = plan.run(table.slice(0, 1_000 + rows))
+    samples.assert_same(made, expected, plan.output_names, np.arange(1_000, 1_000 + rows))
 
 
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck", "initcheck"])

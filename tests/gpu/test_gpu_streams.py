@@ -38,6 +38,17 @@ def test_micro_batches_of_the_default_features(symbols: int) -> None:
         samples.assert_same(pa.concat_tables(made), plan.run(narrow), plan.output_names)
 
 
+def test_batches_of_like_length_repeat_one_graph() -> None:
+    plan = gk.Plan(gk.default_features())
+    table = market(FEW, 200_000).select(plan.input_columns)
+    job: Any = plan.start(device="cuda")
+    made = [job.push(table.slice(0, 1_000))]
+    made += [job.push(table.slice(1_000 + 60 * n, 60)) for n in range(50)]
+    (push,) = [p for p in job.pushes.values() if p.rows == 64]
+    assert push.repeat is not None
+    samples.assert_same(pa.concat_tables(made), plan.run(table.slice(0, 4_000)), plan.output_names)
+
+
 def pushed(expr: Any) -> Any:
     plan = gk.Plan([expr])
     table = market(FEW, 1_000_000).select(plan.input_columns)
