@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from gpukern import codegen, frame
 from gpukern.errors import PlanError, StateError, UnsortedError
+from gpukern.forms import cpu_rank
 from gpukern.forms import rows as prim
 from gpukern.frame import Result
 from gpukern.memory import empty
 from gpukern.piece import NO_ARENA, NO_TIME, Piece
+from gpukern.presence import FEW
 from gpukern.state import NULL_FLOAT, StepState, Symbols, pack
 
 if TYPE_CHECKING:
-    from gpukern.plan import Plan
+    from gpukern.plan import Plan, Step
 
 # Rows of a piece: columns of this length stay in the cache from grouping to result, and runs of
 # one symbol are long enough (RUN rows) that loading state does not matter.
 PIECE = 1 << 17
-RUN = 64
+RUN = 96
 MAX_PIECE = 1 << 19
 FEW_STEPS = 4  # so few columns fit the cache in longer pieces, which threads share better
 SHARE = 1 << 13  # rows of a batch below which threads do not pay
+
+
+class Made(NamedTuple):
+    """One output of a step: which it is, where it goes, whether other steps read it."""
+
+    at: int
+    ref: tuple[int, int]
+    places: tuple[int, ...]  # outputs of the plan
+    read: bool
 
 
 class Job:
@@ -51,10 +63,21 @@ class Job:
             if step.template.row_wise and not state.mapped and plan.nan_policy == "skip"
         )
         self.levels = plan.levels(self.row_wise)
-        self.used = plan.used()
-        self.wanted: dict[Any, list[int]] = {}
-        for at, output in enumerate(plan.outputs):
-            self.wanted.setdefault(output.ref, []).append(at)
+        self.groups = _groups(plan.steps)  # steps that run as one, by the first
+        led = {n for members in self.groups.values() for n in members[1:]}
+        self.units = [[n for n in level.steps if n not in led] for level in self.levels]
+        self.group_modules: dict[int, Any] = {}
+        self.behind: set[int] = set()  # groups of which the first alone has kept its state
+        used = plan.used()
+        self.results = _results_of(plan)
+        self.used = [[r for r in own if r.ref in used] for own in self.results]
+        self.feeds = [
+            [
+                (need, spec.dtype == "f64")
+                for spec, need in zip(step.kernel.inputs, step.dense, strict=True)
+            ]
+            for step in plan.steps
+        ]
         self.integers = {
             ref[1]
             for step in plan.steps
@@ -109,6 +132,7 @@ class Job:
 
     def snapshot(self) -> bytes:
         """The whole carried state as bytes that depend on the rows pushed, not on their cuts."""
+        self.settle()
         count = len(self.symbols)
         arrays = [self.last[:count]]
         parts = []
@@ -134,6 +158,13 @@ class Job:
             own = arrays[at : at + parts]
             state.restore([own[0].reshape(count, state.words), *own[1:]], count)
             at += parts
+
+    def settle(self) -> None:
+        """Give every step of a group the state that the first has kept for all."""
+        for first in self.behind:
+            for n in self.groups[first][1:]:
+                self.states[n].rows.view(np.int64)[:] = self.states[first].rows.view(np.int64)
+        self.behind.clear()
 
     # -- input ----------------------------------------------------------------------------
 
@@ -212,6 +243,18 @@ class Job:
             self.modules[step] = codegen.load(
                 template.kernel, template.variant, template.text, loops
             )
+        if step in self.groups and step not in self.group_modules:
+            self.group_modules[step] = self._compile_group(self.groups[step])
+
+    def _compile_group(self, members: tuple[int, ...]) -> Any:
+        """The loop that keeps one window in order for several steps."""
+        template = cpu_rank.shared([self.plan.steps[n].template for n in members])
+        loops = self._empty_arguments(members[0]) if self.jit else None
+        if loops is not None:
+            for n in members[1:]:
+                (arguments,) = self._empty_arguments(n).values()
+                loops["run"] += [*arguments[1:3], *arguments[7:]]
+        return codegen.load(template.kernel, template.variant, template.text, loops)
 
     def _empty_arguments(self, step: int) -> dict[str, list[Any]]:
         """The loop of a step's module that is used, and what it is called with."""
@@ -236,21 +279,15 @@ class Job:
         for step, module in enumerate(self.modules):
             if module is None:
                 self.compile(step)
-        results = [
-            Result(
-                o.name,
-                o.dtype,
-                empty(n, np.float64 if o.dtype == "f64" else np.int64),
-                empty((n + 7) // 8, np.uint8),
-                0,
-            )
-            for o in self.plan.outputs
-        ]
+        results = self._results(n)
         few = len(self.modules) <= FEW_STEPS
         size = min(max(PIECE, RUN * len(self.symbols)), MAX_PIECE) if not few else MAX_PIECE
 
         def prepare(lo: int) -> Piece:
             hi = min(lo + size, n)
+            if hi - lo == n:
+                targets = [(r.values, r.bits) for r in results]
+                return Piece(self, n, slots, t, columns, targets, pool)
             cut = {name: c[lo:hi] for name, c in columns.items()}
             targets = [(r.values[lo:hi], r.bits[lo // 8 : (hi + 7) // 8]) for r in results]
             now = None if t is None else t[lo:hi]
@@ -269,10 +306,50 @@ class Job:
                 piece = later.result() if later is not None else prepare(ahead)
         return results
 
+    def _results(self, n: int) -> list[Result]:
+        """Room for the outputs on n rows."""
+        kinds = [np.float64 if o.dtype == "f64" else np.int64 for o in self.plan.outputs]
+        size = (n + 7) // 8
+        if n < FEW:  # a piece of two arrays for each costs less than two arrays
+            values = list(empty(len(kinds) * n).reshape(len(kinds), n))
+            for at, kind in enumerate(kinds):
+                if kind is np.int64:
+                    values[at] = values[at].view(np.int64)
+            bits = list(np.empty((len(kinds), size), np.uint8))
+        else:
+            values = [empty(n, kind) for kind in kinds]
+            bits = [empty(size, np.uint8) for _ in kinds]
+        return [
+            Result(o.name, o.dtype, own, valid, 0)
+            for o, own, valid in zip(self.plan.outputs, values, bits, strict=True)
+        ]
+
     def _threads(self) -> ThreadPoolExecutor | None:
         if self.threads > 1 and self.pool is None:
             self.pool = ThreadPoolExecutor(self.threads, "gpukern")
         return self.pool
+
+
+def _results_of(plan: Plan) -> list[list[Made]]:
+    """The outputs of every step."""
+    read = {ref for step in plan.steps for _, ref in step.inputs}
+    places: dict[Any, tuple[int, ...]] = {}
+    for at, output in enumerate(plan.outputs):
+        places[output.ref] = (*places.get(output.ref, ()), at)
+    return [
+        [Made(m, (n, m), places.get((n, m), ()), (n, m) in read) for m in range(len(step.kinds))]
+        for n, step in enumerate(plan.steps)
+    ]
+
+
+def _groups(steps: Sequence[Step]) -> dict[int, tuple[int, ...]]:
+    """Ranks of the same window over the same rows, two or more, by the first of them."""
+    alike: dict[Any, list[int]] = {}
+    for n, step in enumerate(steps):
+        if step.template.variant in (cpu_rank.ROWS, cpu_rank.ROWS_BEFORE):
+            key = (step.present, step.dense, repr(step.params["window"]))
+            alike.setdefault(key, []).append(n)
+    return {members[0]: tuple(members) for members in alike.values() if len(members) > 1}
 
 
 def _unsort(result: Result, order: np.ndarray) -> Result:

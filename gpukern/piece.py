@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
+from functools import partial
 from itertools import pairwise
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
@@ -12,40 +13,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpukern import split
+from gpukern.forms import cpu_back
 from gpukern.forms import rows as prim
-from gpukern.memory import empty
+from gpukern.presence import Presence, RowClass, room_for
 
 if TYPE_CHECKING:
-    from gpukern.job import Job
-    from gpukern.plan import Level, Step
+    from gpukern.job import Job, Made
+    from gpukern.plan import Step
 
 NO_ARENA = np.zeros(1)
 NO_TIME = np.zeros(1, np.int64)
 TIME = (None, prim.ANY)
-
-
-class RowClass:
-    """Rows that exist for some kernels: their dense positions and the runs of each symbol."""
-
-    __slots__ = ("count", "dense", "pos", "runs", "there")
-
-    def __init__(self, pos: np.ndarray | None, runs: np.ndarray, count: int) -> None:
-        self.pos = pos  # None: dense order is row order
-        self.runs = runs
-        self.count = count
-        self.dense: dict[Any, np.ndarray] = {}
-        self.there: np.ndarray | None = None  # validity bitmap of the rows that exist
-
-    def bits(self, n: int) -> np.ndarray:
-        """The validity bitmap of a result that is never null where its row exists."""
-        if self.there is None:
-            bits = np.empty((n + 7) // 8, np.uint8)
-            if self.pos is None or self.count == n:
-                bits.fill(255)
-            else:
-                prim.there_bits(self.pos, self.count, bits)
-            self.there = bits
-        return self.there
+CUT_NS = 200_000  # of a step; below it is not worth cutting
+NULL_WORD = {np.int64: prim.NULL_INT, np.float64: prim.NULL_BITS}
 
 
 class Piece:
@@ -64,40 +44,42 @@ class Piece:
         self.job = job
         self.n = n
         self.pool = pool
+        self.short = n < 4 * split.LEAST  # a pass over a column is not worth waking a thread
         self.skip = job.plan.nan_policy == "skip"
         self.targets = targets
         self.nulls = [0] * len(targets)
         self.columns: dict[Any, Any] = {("column", name): c for name, c in columns.items()}
         self.columns[None] = t
-        self.missing: dict[Any, np.ndarray | None] = {}
-        self.classes: dict[Any, RowClass] = {}
-        self.local: np.ndarray | None = None
-        if len(job.row_wise) == len(job.plan.steps):
-            return
-        if isinstance(slots, int):
-            self.touched = np.array([slots], np.int64)
-        else:
-            self.local = empty(n, np.int32)
-            touched = np.empty(min(n, len(job.symbols)), np.int64)
-            found = prim.number_symbols(slots, job.seen, self.local, touched)
-            self.touched = touched[:found]
-        self.every = self._index(None)
+        self.presence = Presence(job, n, slots, self.columns, self._over_rows, pool)
+        self.classes = self.presence.classes
 
     def run(self) -> list[int]:
         """Run all steps; returns the nulls of each output."""
-        for level in self.job.levels:
-            self._prepare(level)
-            if self.pool is None:
-                for n in level.steps:
+        for level, units in zip(self.job.levels, self.job.units, strict=True):
+            self.presence.prepare(level)
+            if self.pool is None or (self.short and len(units) == 1):
+                for n in units:
                     self._step(n)
-            elif len(level.steps) < 2 * self.job.threads:
+            elif len(units) < 2 * self.job.threads and not self.short:
+                self.job.settle()
                 for n in level.steps:
                     self._shared_step(n)
             else:
-                # The longest first, so that no thread is left with one at the end.
-                cost = self.job.cost
-                self._share(self._step, sorted(level.steps, key=lambda n: -cost[n]))
+                self._share(lambda task: task(), self._tasks(units))
         return self.nulls
+
+    def _tasks(self, units: list[int]) -> list[Callable[[], None]]:
+        """Steps to be shared by threads: the longest first, so that none is left with one at the
+        end, and cut by symbols if it alone would keep a thread busy for half of the time."""
+        cost, tasks = self.job.cost, []
+        most = max(CUT_NS, sum(cost[n] for n in units) / (2 * self.job.threads))
+        for n in sorted(units, key=lambda n: -cost[n]):
+            rows = None if n in self.job.row_wise else self.classes[self.job.plan.steps[n].present]
+            if rows is not None and cost[n] > most and len(rows.runs) > 1:
+                tasks += self._cut(n, rows)
+            else:
+                tasks.append(partial(self._step, n))
+        return tasks
 
     def _share(self, work: Callable[[Any], Any], items: Iterable[Any]) -> None:
         """Call ``work`` for every item on all threads, this one among them.
@@ -123,7 +105,7 @@ class Piece:
 
     def _over_rows(self, tasks: list[tuple[Any, ...]], work: Callable[..., None]) -> None:
         """Call ``work(lo, hi, *task)`` so that every task covers all rows, in shares if few."""
-        if self.pool is None:
+        if self.pool is None or self.short:
             for task in tasks:
                 work(0, self.n, *task)
             return
@@ -134,111 +116,46 @@ class Piece:
         calls = [(lo, hi, *task) for task in tasks for lo, hi in pairwise(cuts)]
         self._share(lambda call: work(*call), calls)
 
-    # -- which rows exist -----------------------------------------------------------------
-
-    def _prepare(self, level: Level) -> None:
-        """Find the rows that exist for the level's steps and make their columns dense."""
-        masks: dict[Any, tuple[np.ndarray, list[int]]] = {}
-        for need in level.present:
-            if need not in self.missing:
-                masks[need] = (empty(self.n, np.bool_), [])
-        self._over_rows([(*need, *room) for need, room in masks.items()], self._mark)
-        for need, (mask, dropped) in masks.items():
-            self.missing[need] = mask if sum(dropped) else None
-        self._classify(dict.fromkeys(present for present, _ in level.dense))
-        tasks = []
-        for present, need in level.dense:
-            rows = self.classes[present]
-            if need in rows.dense:
-                continue
-            column = self.columns[need[0]]
-            if rows.pos is None and (self.skip or column.dtype == np.int64):
-                rows.dense[need] = column
-                continue
-            # One more than there are: rows that do not exist are written there.
-            room = empty(rows.count + 1, column.dtype.type)
-            rows.dense[need] = room[: rows.count]
-            tasks.append((rows, column, need[1], room))
-        self._over_rows(tasks, self._to_dense)
-
-    def _mark(
-        self, lo: int, hi: int, ref: Any, domain: int, mask: np.ndarray, dropped: list[int]
-    ) -> None:
-        column = self.columns[ref][lo:hi]
-        if column.dtype == np.int64:
-            dropped.append(prim.mark_missing_int(column, mask[lo:hi]))
-        elif prim.all_present(column, domain):
-            mask[lo:hi] = True
-            dropped.append(0)
-        else:
-            dropped.append(prim.mark_missing(column, domain, mask[lo:hi]))
-
-    def _classify(self, wanted: Iterable[tuple[Any, ...]]) -> None:
-        """Index the rows on which all of ``present`` are there; equal sets share one index."""
-        keys: dict[tuple[Any, ...], Any] = {}
-        masks: dict[Any, np.ndarray] = {}
-        for present in wanted:
-            if present in self.classes:
-                continue
-            partial = [m for m in (self.missing[x] for x in present) if m is not None]
-            if not partial:
-                self.classes[present] = self.every
-                continue
-            keep = partial[0]
-            for mask in partial[1:]:
-                keep = keep & mask
-            keys[present] = key = keep.tobytes()
-            if key not in self.classes:
-                masks[key] = keep
-        if self.pool is None or len(masks) < 2:
-            indexed: Iterable[RowClass] = map(self._index, masks.values())
-        else:
-            indexed = self.pool.map(self._index, masks.values())
-        self.classes.update(zip(masks, indexed, strict=True))
-        for present, key in keys.items():
-            self.classes[present] = self.classes[key]
-
-    def _index(self, keep: np.ndarray | None) -> RowClass:
-        runs = np.empty((len(self.touched), 4), np.int64)
-        if keep is None and len(self.touched) == 1:
-            runs[0] = (self.touched[0], 0, self.n, 0)
-            return RowClass(None, runs, self.n)
-        pos = empty(self.n, np.uint32)
-        if self.local is None:
-            self.local = np.zeros(self.n, np.int32)
-        mask = np.empty(0, np.bool_) if keep is None else keep
-        found = prim.index_rows(self.local, self.touched, mask, keep is None, pos, runs)
-        runs = runs[:found]
-        return RowClass(pos, runs, int(runs[-1, 2]) if found else 0)
-
-    def _to_dense(
-        self, lo: int, hi: int, rows: RowClass, column: np.ndarray, domain: int, dense: np.ndarray
-    ) -> None:
-        pos = np.arange(lo, hi, dtype=np.uint32) if rows.pos is None else rows.pos[lo:hi]
-        if self.skip or column.dtype == np.int64:
-            prim.to_dense(column[lo:hi], pos, dense)
-        else:
-            prim.to_dense_nan(column[lo:hi], pos, domain, dense)
-
     # -- one step -------------------------------------------------------------------------
 
     def _step(self, n: int) -> None:
-        """One step on one thread."""
+        """One step, or the group that it leads, on one thread."""
         begin = perf_counter_ns()
         if n in self.job.row_wise:
             self._row_wise_step(n, shared=False)
             self.job.cost[n] = perf_counter_ns() - begin
             return
-        step = self.job.plan.steps[n]
-        rows = self.classes[step.present]
-        t, inputs, outs = self._operands(n, step, rows)
-        self._loop(n, rows.runs, t, inputs, outs)
-        for m, dense in enumerate(outs):
-            if (n, m) in self.job.used:
-                out, bits, counts = self._room((n, m), dense.dtype.type)
-                self._back(0, self.n, rows, dense, out, bits, counts)
-                self._close((n, m), out, bits, counts)
+        rows = self.classes[self.job.plan.steps[n].present]
+        run, arguments, made = self._open(n, rows)
+        run(rows.runs, *arguments)
+        self._finish(rows, made)
         self.job.cost[n] = perf_counter_ns() - begin
+
+    def _cut(self, n: int, rows: RowClass) -> list[Callable[[], None]]:
+        """The same in parts of about equal rows; whoever does the last brings the results back."""
+        run, arguments, made = self._open(n, rows)
+        parts = _share_out(rows.runs, self.job.threads)
+        left = list(range(len(parts)))
+        spent = [0] * len(parts)
+
+        def work(part: int) -> None:
+            begin = perf_counter_ns()
+            run(parts[part], *arguments)
+            spent[part] = perf_counter_ns() - begin
+            if left.pop() == 0:
+                self._finish(rows, made)
+                self.job.cost[n] = sum(spent)
+
+        return [partial(work, part) for part in range(len(parts))]
+
+    def _finish(self, rows: RowClass, made: list[tuple[int, list[np.ndarray]]]) -> None:
+        """Bring the dense results of steps to where they are wanted."""
+        for n, outs in made:
+            for result in self.job.used[n]:
+                dense = outs[result.at]
+                out, bits = self._room(result, dense.dtype.type)
+                nulls = self._back(0, self.n, rows, dense, out, bits)
+                self._close(result, out, bits, nulls, rows, dense)
 
     def _shared_step(self, n: int) -> None:
         """One step on all threads: symbols are shared out, long runs of one symbol are cut."""
@@ -251,27 +168,29 @@ class Piece:
         t, inputs, outs = self._operands(n, step, rows)
         threads = self.job.threads
         least = max(rows.count / threads / 2, 2 * split.LEAST)
-        small = []
-        for run in rows.runs:
-            if run[2] - run[1] >= least:
-                long = split.Run(self.job.states[n], self.job.modules[n], run, t, inputs, outs)
-                if split.run_split(long, threads, self.pool):
-                    continue
-            small.append(run)
-        if small:
-            groups = _share_out(np.array(small), threads)
+        short = rows.runs[:, 2] - rows.runs[:, 1] < least
+        for at in np.flatnonzero(~short):
+            run = rows.runs[at]
+            long = split.Run(self.job.states[n], self.job.modules[n], run, t, inputs, outs)
+            short[at] = not split.run_split(long, threads, self.pool)
+        if short.any():
+            groups = _share_out(rows.runs[short], threads)
             list(self.pool.map(lambda runs: self._loop(n, runs, t, inputs, outs), groups))
-        used = [m for m in range(len(outs)) if (n, m) in self.job.used]
-        rooms = [self._room((n, m), step.kinds[m]) for m in used]
-        tasks = [(rows, outs[m], *room) for m, room in zip(used, rooms, strict=True)]
-        self._over_rows(tasks, self._back)
-        for m, room in zip(used, rooms, strict=True):
-            self._close((n, m), *room)
+        used = self.job.used[n]
+        rooms = [self._room(result, step.kinds[result.at]) for result in used]
+        nulls = [[0] for _ in used]
+
+        def back(lo: int, hi: int, at: int) -> None:
+            nulls[at].append(self._back(lo, hi, rows, outs[used[at].at], *rooms[at]))
+
+        self._over_rows([(at,) for at in range(len(used))], back)
+        for result, room, lost in zip(used, rooms, nulls, strict=True):
+            self._close(result, *room, sum(lost), rows, outs[result.at])
 
     def _row_wise_step(self, n: int, *, shared: bool) -> None:
         """A step that reads the current row alone, straight from and to columns in row order."""
         step, state = self.job.plan.steps[n], self.job.states[n]
-        module = self.job.modules[n]
+        run_rows = self.job.modules[n].run_rows
         absent = 0
         inputs = []
         for m, (_, ref) in enumerate(step.inputs):
@@ -279,33 +198,57 @@ class Piece:
                 absent |= 1 << m
             column = np.full(self.n, np.nan) if ref is None else self.columns[ref]
             inputs.append(column if column.dtype == np.float64 else _as_floats(column))
-        rooms = [self._room((n, m), kind) for m, kind in enumerate(step.kinds)]
+        results = self.job.results[n]
+        rooms = [self._room(result, step.kinds[result.at]) for result in results]
+        outs, bits = zip(*rooms, strict=True)
+        counts = []
 
         def work(lo: int, hi: int) -> None:
             nulls = np.zeros(len(rooms), np.int64)
-            now = [column[lo:hi] for column in inputs]
-            outs = [out[lo:hi] for out, _, _ in rooms]
-            bits = [valid[lo // 8 : (hi + 7) // 8] for _, valid, _ in rooms]
-            module.run_rows(state.parameters, absent, *now, *outs, *bits, nulls)
-            for (_, _, counts), lost in zip(rooms, nulls.tolist(), strict=True):
-                counts.append(lost)
+            now, to, valid = inputs, outs, bits
+            if hi - lo < self.n:
+                now = [column[lo:hi] for column in inputs]
+                to = [out[lo:hi] for out in outs]
+                valid = [b[lo // 8 : (hi + 7) // 8] for b in bits]
+            run_rows(state.parameters, absent, *now, *to, *valid, nulls)
+            counts.append(nulls.tolist())
 
         if shared:
             self._over_rows([()], work)
         else:
             work(0, self.n)
-        for m, room in enumerate(rooms):
-            self._close((n, m), *room)
+        for result, room, lost in zip(results, rooms, zip(*counts, strict=True), strict=True):
+            self._close(result, *room, sum(lost))
 
     def _loop(
         self, n: int, runs: np.ndarray, t: np.ndarray, inputs: list[np.ndarray], outs: list
     ) -> None:
         state = self.job.states[n]
         arena = state.arena if len(state.arena) else NO_ARENA
-        # An output may be one longer than the rows: the loop writes as far as the runs say.
         self.job.modules[n].run(
             runs, state.parameters, state.stride, state.rows, arena, t, *inputs, *outs
         )
+
+    def _open(
+        self, n: int, rows: RowClass
+    ) -> tuple[Callable[..., Any], list[Any], list[tuple[int, list[np.ndarray]]]]:
+        """The loop of a step or of the group it leads, its arguments after the runs, and the
+        outputs of each step."""
+        job, made = self.job, []
+        arguments: list[Any] = []
+        for k in job.groups.get(n, (n,)):
+            state = job.states[k]
+            t, inputs, outs = self._operands(k, job.plan.steps[k], rows)
+            arguments += [state.parameters, state.stride]
+            if k == n:
+                arguments += [state.rows, state.arena if len(state.arena) else NO_ARENA, t, *inputs]
+            # An output may be one longer than the rows: the loop writes as far as the runs say.
+            arguments += outs
+            made.append((k, outs))
+        if n not in job.groups:
+            return job.modules[n].run, arguments, made
+        job.behind.add(n)
+        return job.group_modules[n].run, arguments, made
 
     def _operands(
         self, n: int, step: Step, rows: RowClass
@@ -314,32 +257,31 @@ class Piece:
         if step.template.layout.arena_fields:
             self.job.states[n].reserve(rows.runs)
         inputs = []
-        for spec, need in zip(step.kernel.inputs, step.dense, strict=True):
+        for need, floats in self.job.feeds[n]:
             column = np.full(rows.count, np.nan) if need is None else rows.dense[need]
-            if spec.dtype == "f64" and column.dtype != np.float64:
+            if floats and column.dtype != np.float64:
                 column = _as_floats(column)
             inputs.append(column)
         outs = []
         for m, kind in enumerate(step.kinds):
-            at = self.job.wanted.get((n, m)) if rows.pos is None else None
             # Where dense order is row order, the kernel writes straight into the output column.
-            # Elsewhere a null follows the last element, for the rows that do not exist.
-            if at is not None:
-                outs.append(self.targets[at[0]][0])
+            places = self.job.results[n][m].places
+            if rows.pos is None and places:
+                outs.append(self.targets[places[0]][0])
                 continue
-            room = empty(rows.count + 1, kind)
+            # Elsewhere a null follows the last element, for the rows that do not exist.
+            room = room_for(rows.count + 1, kind)
             room[rows.count] = self.job.null if kind is np.float64 else prim.NULL_INT
             outs.append(room)
         return (rows.dense[TIME] if step.clock else NO_TIME), inputs, outs
 
     # -- results --------------------------------------------------------------------------
 
-    def _room(self, ref: tuple[int, int], kind: type) -> tuple[np.ndarray, np.ndarray, list[int]]:
-        """Where a result goes in row order: the output column if there is one."""
-        at = self.job.wanted.get(ref)
-        if at is not None:
-            return (*self.targets[at[0]], [])
-        return empty(self.n, kind), empty((self.n + 7) // 8, np.uint8), []
+    def _room(self, result: Made, kind: type) -> tuple[np.ndarray, np.ndarray]:
+        """Where a result and its validity go in row order: the output column if there is one."""
+        if result.places:
+            return self.targets[result.places[0]]
+        return room_for(self.n, kind), room_for((self.n + 7) // 8, np.uint8)
 
     def _back(
         self,
@@ -349,44 +291,45 @@ class Piece:
         dense: np.ndarray,
         out: np.ndarray,
         bits: np.ndarray,
-        counts: list[int],
-    ) -> None:
-        """Bring dense results to row order and note which are null."""
-        to, valid = out[lo:hi], bits[lo // 8 : (hi + 7) // 8]
-        if rows.pos is None and dense.dtype == np.float64 and self.skip:
-            if dense is not out:
-                to[:] = dense[lo:hi]
-            counts.append(prim.close_rows(to, valid))
-            return
-        pos = np.arange(lo, hi, dtype=np.uint32) if rows.pos is None else rows.pos[lo:hi]
-        if lo == 0 and hi == self.n and rows.pos is not None and self._complete(dense, rows.count):
-            prim.gather(dense, pos, to)
-            valid[:] = rows.bits(self.n)
-            counts.append(self.n - rows.count)
-            return
-        if dense.dtype != np.float64:
-            back = prim.to_rows_int
-        else:
-            back = prim.to_rows if self.skip else prim.to_rows_nan
-        counts.append(back(dense, pos, to, valid))
-
-    def _complete(self, dense: np.ndarray, count: int) -> bool:
-        """Whether no row that exists has a null result, so that only the others are null."""
-        if dense.dtype == np.int64:
-            return prim.none_null(dense[:count])
-        return self.skip and prim.all_finite(dense[:count])
+    ) -> int:
+        """Bring dense results to row order and note which are null; returns how many."""
+        pos, there = rows.pos, dense is out
+        if hi - lo < self.n:
+            out, bits = out[lo:hi], bits[lo // 8 : (hi + 7) // 8]
+            pos = None if pos is None else pos[lo:hi]
+        floats = dense.dtype == np.float64 and self.skip
+        if pos is None and floats:
+            if not there:
+                out[:] = dense[lo:hi]
+            return prim.close_rows(out, bits)
+        if pos is None:
+            pos = np.arange(lo, hi, dtype=np.uint32)
+        if floats:
+            return cpu_back.to_rows(dense, pos, out, bits)
+        words, null = dense.view(np.int64), NULL_WORD[dense.dtype.type]
+        return cpu_back.to_rows_words(words, pos, null, out.view(np.int64), bits)
 
     def _close(
-        self, ref: tuple[int, int], out: np.ndarray, bits: np.ndarray, counts: list[int]
+        self,
+        result: Made,
+        out: np.ndarray,
+        bits: np.ndarray,
+        nulls: int,
+        rows: RowClass | None = None,
+        dense: np.ndarray | None = None,
     ) -> None:
         """Make a finished result visible to later steps and to outputs that repeat it."""
-        self.columns[ref] = out
-        for other in self.job.wanted.get(ref, ()):
-            self.nulls[other] = sum(counts)
-            to, valid = self.targets[other]
+        for place in result.places:
+            self.nulls[place] = nulls
+            to, valid = self.targets[place]
             if to is not out:
                 to[:] = out
                 valid[:] = bits
+        if not result.read:
+            return
+        self.columns[result.ref] = out
+        if rows is not None and dense is not None and self.skip and self.n - nulls == rows.count:
+            self.presence.keep(result.ref, rows, dense)
 
 
 def _as_floats(column: np.ndarray) -> np.ndarray:

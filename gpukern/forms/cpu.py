@@ -88,14 +88,19 @@ def excludes_current(kernel: Kernel, params: dict[str, Any]) -> bool:
     return bool(kernel.exclude_current) and not params[kernel.exclude_current]
 
 
-def _begin(kernel: Kernel, title: str, scratch: list[str], ring: str = "") -> Source:
-    """The head of a loop. ``ring``: the words (from, to) of a state row that will be needed."""
+def _begin(
+    kernel: Kernel, title: str, scratch: list[str], ring: str = "", others: str = ""
+) -> Source:
+    """The head of a loop. ``ring``: the words (from, to) of a state row that will be needed.
+
+    ``others`` are the arguments of more kernels that the loop serves.
+    """
     s = Source()
     ins = "".join(f", in_{i.name}" for i in kernel.inputs)
     outs = "".join(f", out_{n}" for n in range(len(kernel.outputs)))
     s(f'"""{kernel.name}: {title}. Generated; do not edit."""', "")
     s("@compile_loop")
-    s.block(f"def run(runs, par, stride, st, ar, t{ins}{outs}):")
+    s.block(f"def run(runs, par, stride, st, ar, t{ins}{outs}{others}):")
     s("sti = st.view(np.int64)", "pari = par.view(np.int64)", "ari = ar.view(np.int64)")
     s(*scratch)
     s("touched = 0.0")
@@ -112,23 +117,32 @@ def _begin(kernel: Kernel, title: str, scratch: list[str], ring: str = "") -> So
         s("for w in range(first, min(last, st.shape[1]), 8):", "    touched += st[slot, w]")
     s.end(2)
     s("slot = runs[r, 0]", "lo = runs[r, 1]", "hi = runs[r, 2]", "emit = runs[r, 3]")
-    s("p = slot * stride", "null = par[p, 0]")
-    for n, param in enumerate(kernel.params, start=1):
-        s(f"p_{param.name} = {'par' if param.kind == 'number' else 'pari'}[p, {n}]")
+    _load_parameters(s, kernel)
     return s
 
 
-def parameters(kernel: Kernel) -> dict[str, str]:
+def _load_parameters(s: Source, kernel: Kernel, tag: str = "") -> None:
+    """Parameters of the symbol in state row ``slot``."""
+    s(f"p{tag} = slot * stride{tag}", f"null{tag} = par{tag}[p{tag}, 0]")
+    for n, param in enumerate(kernel.params, start=1):
+        table = f"par{tag}" if param.kind == "number" else f"pari{tag}"
+        s(f"p{tag}_{param.name} = {table}[p{tag}, {n}]")
+
+
+def parameters(kernel: Kernel, tag: str = "") -> dict[str, str]:
     """Parameters by name → locals. Kernel names get a prefix so that none can clash with ours."""
-    return {p.name: f"p_{p.name}" for p in kernel.params}
+    return {p.name: f"p{tag}_{p.name}" for p in kernel.params}
 
 
-def _scope(kernel: Kernel, row: str) -> dict[str, str]:
-    """Names every scalar function may use, for the row with that index."""
-    scope = parameters(kernel)
+def _scope(kernel: Kernel, row: str, tag: str = "") -> dict[str, str]:
+    """Names every scalar function may use, for the row with that index.
+
+    ``tag`` tells apart what belongs to one of several kernels in a loop.
+    """
+    scope = parameters(kernel, tag)
     scope.update({i.name: f"in_{i.name}[{row}]" for i in kernel.inputs})
     scope["t"] = f"t[{row}]"
-    scope["null"] = "null"
+    scope["null"] = f"null{tag}"
     return scope
 
 
@@ -136,17 +150,17 @@ def _uses_time(kernel: Kernel, *functions: str) -> bool:
     return bool(wanted(kernel, *functions) & {"t", "prev_t", "prev2_t", "lag_t"})
 
 
-def _emit(s: Source, kernel: Kernel, call: str, row: str) -> None:
+def _emit(s: Source, kernel: Kernel, call: str, row: str, tag: str = "") -> None:
     if len(kernel.outputs) == 1:
-        s(f"out_0[{row}] = {call}")
+        s(f"out{tag}_0[{row}] = {call}")
     else:
         s(f"v = {call}")
-        s(*(f"out_{n}[{row}] = v[{n}]" for n in range(len(kernel.outputs))))
+        s(*(f"out{tag}_{n}[{row}] = v[{n}]" for n in range(len(kernel.outputs))))
 
 
-def _emit_null(s: Source, kernel: Kernel, row: str) -> None:
+def _emit_null(s: Source, kernel: Kernel, row: str, tag: str = "") -> None:
     for n, output in enumerate(kernel.outputs):
-        s(f"out_{n}[{row}] = {'null' if output.dtype == 'f64' else NULL}")
+        s(f"out{tag}_{n}[{row}] = {f'null{tag}' if output.dtype == 'f64' else NULL}")
 
 
 def _lags(kernel: Kernel, *functions: str) -> list[tuple[str, list[str]]]:
@@ -347,79 +361,9 @@ def _step(kernel: Kernel, params: dict[str, Any]) -> Template:
 
 
 def _rank(kernel: Kernel, params: dict[str, Any]) -> Template:
-    variant = variant_of(kernel, params, "window")
-    excluded = excludes_current(kernel, params)
-    layout = Layout()
-    if variant == "rows":
-        layout.add(["rows", "n", "nans"], "i")
-        layout.ring_words = lambda v: 2 * v["window"]
-    else:
-        layout.add(["off", "cap", "head", "tail", "n", "nans"], "i")
-        layout.arena_fields = 3
-    ring = f"{layout.size} + span, {layout.size} + 2 * span" if variant == "rows" else ""
-    s = _begin(kernel, f"rank over a window in {variant}", [], ring)
-    s("window = p_window", *layout.load())
-    if variant == "rows":
-        base = layout.size
-        s(f"ring = st[slot, {base} : {base} + window]")
-        s(f"kept = st[slot, {base} + window : {base} + 2 * window]")
-        # The sorted window lives between two sentinels, so that replacing a value is one pass
-        # without a branch per element.
-        s("work = np.empty(window + 2)", "work[0] = -np.inf", "work[n + 1] = np.inf")
-        s("for j in range(n):", "    work[j + 1] = kept[j]")
-        s("q = rows % window", "order = work[1:]")
-    else:
-        _compact(s, 2)
-        s("ring = ar[off + cap : off + 2 * cap]", "order = ar[off + 2 * cap : off + 3 * cap]")
-    s.block("for i in range(lo, hi):")
-    s(f"x = in_{kernel.inputs[0].name}[i] + 0.0  # -0.0 and 0.0 are one value in an order")
-    if variant == "time":
-        s.block("while head < tail and ari[off + head] <= t[i] - window:")
-        s("old = ring[head]", "if old == old:", "    remove(order, n, old)", "    n -= 1")
-        s("else:", "    nans -= 1", "head += 1").end()
-    if excluded:
-        _emit_ranked(s, kernel)
-    if variant == "rows":
-        s.block("if rows >= window and nans == 0 and x == x:")
-        s("if window <= SCAN:", "    replace(work, n, ring[q], x)")
-        s("else:", "    exchange(order, n, ring[q], x)").end()
-        s.block("else:")
-        s.block("if rows >= window:")
-        s("old = ring[q]", "if old == old:", "    remove(order, n, old)", "    n -= 1")
-        s("else:", "    nans -= 1").end()
-        s("if x == x:", "    insert(order, n, x)", "    n += 1", "else:", "    nans += 1")
-        s("order[n] = np.inf").end()
-        s("ring[q] = x", "rows += 1", "q += 1", "if q == window:", "    q = 0")
-    else:
-        s("ari[off + tail] = t[i]", "ring[tail] = x", "tail += 1")
-        s("if x == x:", "    insert(order, n, x)", "    n += 1", "else:", "    nans += 1")
-    if not excluded:
-        _emit_ranked(s, kernel)
-    s.end()
-    if variant == "rows":
-        s("for j in range(window):", "    kept[j] = work[j + 1] if j < n else 0.0")
-    s(*layout.store())
-    name = f"rank_{variant}" + ("_before" if excluded else "")
-    text = "from gpukern.order import SCAN, exchange, insert, remove, replace\n\n" + _text(s)
-    uses_time = variant == "time" or _uses_time(kernel, "value")
-    return Template(kernel, name, text, layout, uses_time, "window")
+    from gpukern.forms import cpu_rank
 
-
-def _emit_ranked(s: Source, kernel: Kernel) -> None:
-    """Outputs from the sorted window: null before warm-up, NaN while it holds a NaN."""
-    scope = _scope(kernel, "i")
-    scope.update({"s": "order", "n": "n", kernel.inputs[0].name: "x"})
-    s.block("if i >= emit:")
-    s.block("if n + nans < p_min_periods:")
-    _emit_null(s, kernel, "i")
-    s.end()
-    s.block("elif nans > 0:")
-    for m, output in enumerate(kernel.outputs):
-        s(f"out_{m}[i] = {'np.nan' if output.dtype == 'f64' else '-9223372036854775808'}")
-    s.end()
-    s.block("else:")
-    _emit(s, kernel, invoke(kernel.functions["value"], "value", scope), "i")
-    s.end(2)
+    return cpu_rank.rank(kernel, params)
 
 
 # --------------------------------------------------------------------------------------- fold

@@ -14,6 +14,8 @@ from numba.extending import register_jitable
 
 ANY, POSITIVE, NON_NEGATIVE = 0, 1, 2
 NULL_INT = -(2**63)
+ONE = np.uint64(1)
+INFINITY = np.uint64(0x7FF0_0000_0000_0000)  # the word of a float
 CLOSED = 1024  # rows between looking at results and packing what was seen: a cache holds them
 # Float null of nan_policy='propagate', where NaN is a value: a quiet NaN with this payload.
 NULL_BITS = 0x7FF8_6E75_6C6C_0001
@@ -44,17 +46,28 @@ def mark_missing(column, domain, keep):
 @njit(cache=True, nogil=True, error_model="numpy")
 def all_present(column, domain):
     """Whether no element is missing or outside the domain (stops at the first such block)."""
+    if domain == POSITIVE:
+        return _all_positive(column.view(np.uint64))
     least = -math.inf if domain == ANY else 0.0
     for begin in range(0, len(column), 1024):
         block = column[begin : begin + 1024]
         bad = 0
-        if domain == POSITIVE:
-            for i in range(len(block)):
-                bad += (not block[i] > 0.0) | (block[i] == math.inf)
-        else:
-            for i in range(len(block)):
-                bad += (not block[i] >= least) | (block[i] - block[i] != 0.0)
+        for i in range(len(block)):
+            bad += (not block[i] >= least) | (block[i] - block[i] != 0.0)
         if bad:
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _all_positive(words):
+    """Whether the words of all floats stand between those of 0 and of infinity."""
+    for begin in range(0, len(words), 1024):
+        block = words[begin : begin + 1024]
+        most = np.uint64(0)
+        for i in range(len(block)):
+            most = max(most, block[i] - ONE)
+        if most >= INFINITY - ONE:
             return False
     return True
 
@@ -75,9 +88,10 @@ def mark_new(codes, lookup, new):
     """new[c] = True for dictionary codes that occur without a slot; are all codes the same?"""
     differ = 0
     for i in range(len(codes)):
-        c = codes[i]
-        new[c] |= lookup[c] < 0
-        differ |= c ^ codes[0]
+        differ |= codes[i] ^ codes[0]
+    for i in range(len(codes) if differ else min(1, len(codes))):
+        if lookup[codes[i]] < 0:
+            new[codes[i]] = True
     return differ == 0
 
 
@@ -99,9 +113,10 @@ def translate(codes, lookup, slots):
 
 @njit(cache=True, nogil=True)
 def number_symbols(slots, seen, local, touched):
-    """Number the batch's symbols by first appearance: local[i], touched[local] = slot.
+    """Number the batch's symbols in the order of their slots: local[i], touched[local] = slot.
 
-    ``seen`` is −1 for all slots before and after. Returns the number of symbols.
+    Their states stand in that order, so that loops walk forward through memory. ``seen`` is −1
+    for all slots before and after. Returns the number of symbols.
     """
     found = 0
     for i in range(len(slots)):
@@ -110,7 +125,19 @@ def number_symbols(slots, seen, local, touched):
             seen[s] = found
             touched[found] = s
             found += 1
-        local[i] = seen[s]
+    if len(seen) > 8 * found:
+        touched[:found].sort()
+        for j in range(found):
+            seen[touched[j]] = j
+    else:
+        found = 0
+        for s in range(len(seen)):
+            if seen[s] >= 0:
+                seen[s] = found
+                touched[found] = s
+                found += 1
+    for i in range(len(slots)):
+        local[i] = seen[slots[i]]
     for j in range(found):
         seen[touched[j]] = -1
     return found
@@ -165,42 +192,6 @@ def to_dense_nan(column, pos, domain, dense):
         dense[pos[i]] = x if ok else math.nan
 
 
-@njit(cache=True, nogil=True)
-def all_finite(dense):
-    """Whether no element is NaN or infinite."""
-    bad = 0
-    for i in range(len(dense)):
-        bad += dense[i] - dense[i] != 0.0
-    return bad == 0
-
-
-@njit(cache=True, nogil=True)
-def none_null(dense):
-    """Whether no integer element is null."""
-    bad = 0
-    for i in range(len(dense)):
-        bad += dense[i] == NULL_INT
-    return bad == 0
-
-
-@njit(cache=True, nogil=True)
-def there_bits(pos, count, bits):
-    """The validity bitmap of rows that exist."""
-    n = len(pos)
-    for b in range(len(bits)):
-        byte = 0
-        for j in range(min(8, n - 8 * b)):
-            byte |= int(pos[8 * b + j] < count) << j
-        bits[b] = byte
-
-
-@njit(cache=True, nogil=True)
-def gather(dense, pos, out):
-    """out[i] = dense[pos[i]]."""
-    for i in range(len(out)):
-        out[i] = dense[pos[i]]
-
-
 @register_jitable
 def pack_flags(flags, n, bits):
     """bits = the n flags of one byte each, packed; ``flags`` has room for the last byte."""
@@ -214,27 +205,6 @@ def pack_flags(flags, n, bits):
         w |= w >> fourteen
         w |= w >> rest
         bits[b] = w & byte
-
-
-@njit(cache=True, nogil=True)
-def to_rows(dense, pos, out, bits):
-    """out[i] = dense[pos[i]], null where it is not finite; return the nulls.
-
-    ``bits`` is the Arrow validity bitmap of ``out`` (its first row is bit 0 of byte 0).
-    """
-    n = len(pos)
-    nulls = 0
-    for b in range(len(bits)):
-        byte = 0
-        for j in range(min(8, n - 8 * b)):
-            i = 8 * b + j
-            x = dense[pos[i]]
-            ok = x - x == 0.0
-            out[i] = x if ok else math.nan
-            byte |= int(ok) << j
-            nulls += 1 - int(ok)
-        bits[b] = byte
-    return nulls
 
 
 @njit(cache=True, nogil=True)
@@ -254,46 +224,6 @@ def close_rows(out, bits):
             for j in range(len(at)):
                 at[j] = at[j] if flags[j] else math.nan
         pack_flags(flags, len(at), bits[lo >> 3 : (lo + len(at) + 7) >> 3])
-    return nulls
-
-
-@njit(cache=True, nogil=True)
-def to_rows_nan(dense, pos, out, bits):
-    """The same under nan_policy='propagate': only the null bit pattern is null."""
-    n = len(pos)
-    view = dense.view(np.int64)
-    to = out.view(np.int64)
-    nulls = 0
-    for b in range(len(bits)):
-        byte = 0
-        for j in range(min(8, n - 8 * b)):
-            i = 8 * b + j
-            p = pos[i]
-            x = view[p]
-            ok = x != NULL_BITS
-            to[i] = x
-            byte |= int(ok) << j
-            nulls += 1 - int(ok)
-        bits[b] = byte
-    return nulls
-
-
-@njit(cache=True, nogil=True)
-def to_rows_int(dense, pos, out, bits):
-    """The same for int64 results, whose null is the smallest integer."""
-    n = len(pos)
-    nulls = 0
-    for b in range(len(bits)):
-        byte = 0
-        for j in range(min(8, n - 8 * b)):
-            i = 8 * b + j
-            p = pos[i]
-            x = dense[p]
-            ok = x != NULL_INT
-            out[i] = x
-            byte |= int(ok) << j
-            nulls += 1 - int(ok)
-        bits[b] = byte
     return nulls
 
 

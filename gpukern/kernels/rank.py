@@ -104,8 +104,9 @@ class outlier_flag_mad:
 
     def value(s, n, x, k):
         centre = order.median(s, n)
+        distance = abs(x - centre)
         spread = 1.4826 * order.median_deviation(s, n, centre)
-        if spread == 0.0:
+        if spread == 0.0 and distance > 0.0:
             # More than half of the rows equal the median: only the ends contribute.
             total = 0.0
             j = 0
@@ -117,7 +118,7 @@ class outlier_flag_mad:
                 total += s[j] - centre
                 j -= 1
             spread = 1.2533 * total / n
-        score = abs(x - centre) / spread if spread > 0.0 else 0.0
+        score = distance / spread if spread > 0.0 else 0.0
         if x != x:
             return NULL, NAN
         return 1 if score > k else 0, score

@@ -3,10 +3,12 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+import samples
 
 import gpukern as gk
 from gpukern import job as job_module
 from gpukern import split
+from gpukern.piece import Piece
 
 ROWS = 6_000
 
@@ -52,6 +54,9 @@ def expressions() -> dict[str, gk.Expr]:
     }
 
 
+PARTS = ((0, 2_500), (2_500, 400), (2_900, None))
+
+
 @pytest.fixture(autouse=True)
 def _small_shares(monkeypatch):
     monkeypatch.setattr(split, "LEAST", 256)
@@ -67,7 +72,8 @@ def test_threads_change_no_bit(name, symbols):
     seen = []
     for threads in (1, 2, 5):
         job = gk.Job(plan, threads=threads)
-        parts = [job.run(data.slice(0, 2_500)), job.run(data.slice(2_500))]
+        # The second is shared out too, but too short for its passes over columns to be cut.
+        parts = [job.run(data.slice(lo, rows)) for lo, rows in PARTS]
         seen.append((pa.concat_tables(parts).select(plan.output_names), job.snapshot()))
     for out, snapshot in seen[1:]:
         assert out.equals(seen[0][0])
@@ -86,3 +92,17 @@ def test_a_right_guess_is_kept():
     job = gk.Job(plan, threads=4)
     job.run(table(1))
     assert job.states[0].mispredicted == 0
+
+
+def test_a_step_that_outweighs_the_others_is_cut_by_symbols(monkeypatch):
+    plan = gk.Plan(gk.default_features())
+    data = samples.market().select(plan.input_columns)
+    cuts = []
+    cut = Piece._cut
+    monkeypatch.setattr(Piece, "_cut", lambda piece, n, rows: cuts.append(n) or cut(piece, n, rows))
+    job = gk.Job(plan, threads=2)
+    (heavy,) = job.groups
+    job.cost[heavy] = 10**9
+    out = job.run(data)
+    assert cuts == [heavy]
+    samples.assert_same(out, plan.run(data, threads=1), plan.output_names)
