@@ -75,7 +75,8 @@ def flows(kafka: str, seconds: float) -> list[dict[str, Any]]:
     cases = []
     with tempfile.TemporaryDirectory() as folder:
         sinks: dict[str, Callable[[], Sink]] = {
-            "parquet": lambda: collect_flow.TimedParquet(Path(folder))
+            # A directory each: trades that an output has already are not taken again.
+            "parquet": lambda: collect_flow.TimedParquet(Path(tempfile.mkdtemp(dir=folder)))
         }
         if kafka:
             sinks["kafka"] = lambda: collect_flow.TimedKafka(kafka)

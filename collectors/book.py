@@ -4,7 +4,8 @@ A side is kept in one of two ways, by what is asked of it after every change:
 
 - `DeepSide`, thousands of levels of which the best price is wanted: a message of any length is one
   update of a map. Only prices that are new to the map enter a heap. A level that is removed stays
-  in both with size 0 until it surfaces as the best, or until such levels are the majority.
+  in both with size 0 – many come back soon – until the best price is wanted and it is better, or
+  until such levels are most of it.
 - `ProvenSide`, tens of levels whose first ten are wanted in their order, with the digits in which
   they came: a map and a sorted list with the best level last.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 import zlib
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import islice
 from operator import neg
@@ -45,6 +46,10 @@ class Side(ABC):
     def best_price(self) -> float | None:
         """The best level's; None if the side is empty."""
 
+    def bound(self) -> float | None:
+        """A price that no level is better than; None if the side is empty."""
+        return self.best_price()
+
     def best(self) -> Level | None:
         """Price and size of the best level; None if the side is empty."""
         price = self.best_price()
@@ -55,7 +60,7 @@ class Side(ABC):
         """The best `count` levels, best first."""
 
     @abstractmethod
-    def replace(self, levels: Iterable[Level]) -> None:
+    def replace(self, levels: Sequence[Level]) -> None:
         """Forget the side and take these levels, in any order."""
 
     @abstractmethod
@@ -73,8 +78,11 @@ class DeepSide(Side):
 
     @property
     def sizes(self) -> Mapping[float, float]:
-        self.replace(self._sizes.items())
+        self._clear_out()
         return self._sizes
+
+    def bound(self) -> float | None:
+        return abs(self._heap[0]) if self._heap else None
 
     def best_price(self) -> float | None:
         sizes, heap = self._sizes, self._heap
@@ -100,11 +108,16 @@ class DeepSide(Side):
             heappush(self._heap, -self._sign * price)
         return levels
 
-    def replace(self, levels: Iterable[Level]) -> None:
-        self._sizes = sizes = {price: size for price, size in dict(levels).items() if size}
+    def replace(self, levels: Sequence[Level]) -> None:
+        self._sizes = dict(levels)
+        self._clear_out()
+
+    def _clear_out(self) -> None:
+        """Forget the levels that were removed."""
+        self._sizes = sizes = {price: size for price, size in self._sizes.items() if size}
         self._heap = list(map(neg, sizes) if self._sign > 0 else sizes)
         heapify(self._heap)
-        self._most = 2 * len(sizes) + _FEW_REMOVED
+        self._most = 3 * len(sizes) + _FEW_REMOVED
 
     def apply(self, levels: Sequence[Level]) -> None:
         sizes, heap = self._sizes, self._heap
@@ -116,7 +129,7 @@ class DeepSide(Side):
             for price in islice(reversed(sizes), added):  # a map keeps the order of insertion
                 heappush(heap, sign * price)
             if len(sizes) > self._most:
-                self.replace(sizes.items())
+                self._clear_out()
 
 
 class ProvenSide(Side):
@@ -140,7 +153,7 @@ class ProvenSide(Side):
         keys = self._keys[: -count - 1 : -1]
         return [(price, sizes[price]) for price in (key * sign for key in keys)]
 
-    def replace(self, levels: Iterable[Level]) -> None:
+    def replace(self, levels: Sequence[Level]) -> None:
         self._sizes = {price: size for price, size in dict(levels).items() if size}
         self._keys = sorted(self._sizes if self._sign > 0 else map(neg, self._sizes))
         self._tokens.clear()
@@ -229,6 +242,9 @@ class Book:
     @property
     def crossed(self) -> bool:
         """Whether a bid is at or above an ask, which no true book is."""
+        bid, ask = self.bids.bound(), self.asks.bound()
+        if bid is None or ask is None or bid < ask:
+            return False  # in most cases, and cheap to know
         bid, ask = self.bids.best_price(), self.asks.best_price()
         return bid is not None and ask is not None and bid >= ask
 

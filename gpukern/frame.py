@@ -20,6 +20,10 @@ from gpukern.forms import rows as prim
 from gpukern.state import Symbols
 
 NULL_INT = prim.NULL_INT
+_F64, _I64, _I32 = pa.float64(), pa.int64(), pa.int32()
+_SCHEMAS = 64  # of different plans: making one costs as much as a tenth of a small batch
+_schemas: dict[tuple[tuple[str, str], ...], tuple[pa.Schema, pa.Schema]] = {}
+_ARROW = {"f64": _F64, "i64": _I64, "i8": pa.int8(), "b": pa.bool_()}
 
 
 @dataclass
@@ -112,13 +116,13 @@ def floats(column: pa.ChunkedArray, name: str) -> np.ndarray:
     """A numeric column as float64 with NaN for null; no copy where the column is that already."""
     array = _one_array(column)
     kind = array.type
+    if kind == _F64:
+        return _numbers(array)
     of = pa.types
     numeric = (of.is_floating, of.is_integer, of.is_decimal, of.is_null, of.is_boolean)
     if not any(test(kind) for test in numeric):
         raise PlanError(f"column {name!r} must be numeric, it is {kind}")
-    if kind != pa.float64():
-        array = pc.cast(array, pa.float64(), safe=False)
-    return _numbers(array)
+    return _numbers(pc.cast(array, _F64, safe=False))
 
 
 def integers(column: pa.ChunkedArray, name: str) -> np.ndarray:
@@ -128,10 +132,12 @@ def integers(column: pa.ChunkedArray, name: str) -> np.ndarray:
     if not (pa.types.is_timestamp(kind) or pa.types.is_integer(kind)):
         raise PlanError(f"column {name!r} must be an integer or a timestamp, it is {kind}")
     try:
-        if pa.types.is_timestamp(kind):
-            array = pc.cast(array, pa.timestamp("ns", kind.tz)).view(pa.int64())
+        if not pa.types.is_timestamp(kind):
+            array = pc.cast(array, _I64)
+        elif kind.unit == "ns":
+            array = array.view(_I64)
         else:
-            array = pc.cast(array, pa.int64())
+            array = pc.cast(array, pa.timestamp("ns", kind.tz)).view(_I64)
     except pa.ArrowInvalid as error:
         raise PlanError(
             f"column {name!r} does not fit into int64 (times: ns, the years 1678 to 2261): {error}"
@@ -214,50 +220,57 @@ def _codes(column: pa.ChunkedArray, name: str) -> tuple[np.ndarray, pa.Array]:
             f"key column {name!r} has {nulls} null{'s' if nulls > 1 else ''}; every row needs a "
             "symbol, drop or fill them"
         )
-    return _numbers(pc.cast(array.indices, pa.int32())), array.dictionary
+    indices = array.indices
+    if indices.type != _I32:
+        indices = pc.cast(indices, _I32)
+    return _numbers(indices), array.dictionary
 
 
 def arrow_array(result: Result) -> pa.Array:
     """The result as an Arrow array of its declared type."""
     n = len(result.values)
     validity = pa.py_buffer(result.bits) if result.nulls else None
-    if result.dtype == "f64":
-        data, kind = result.values, pa.float64()
-    elif result.dtype == "i64":
-        data, kind = result.values, pa.int64()
+    if result.dtype in ("f64", "i64"):
+        data = result.values
     elif result.dtype == "i8":
-        data, kind = np.empty(n, np.int8), pa.int8()
+        data = np.empty(n, np.int8)
         prim.narrow(result.values, data)
     else:
-        data, kind = np.empty((n + 7) // 8, np.uint8), pa.bool_()
+        data = np.empty((n + 7) // 8, np.uint8)
         prim.pack_bools(result.values, data)
+    kind = _ARROW[result.dtype]
     return pa.Array.from_buffers(kind, n, [validity, pa.py_buffer(data)], result.nulls)
 
 
 def attach(table: Any, results: Sequence[Result]) -> Any:
     """The input with the result columns appended, as the same kind of table."""
     kind = kind_of(table)
-    names = [r.name for r in results]
     if kind == "pandas":
         return _attach_pandas(table, results)
     arrays = [arrow_array(r) for r in results]
     if kind == "polars":
         import polars as pl
 
-        return table.hstack(pl.from_arrow(pa.table(arrays, names=names)))
+        return table.hstack(pl.from_arrow(pa.table(arrays, names=[r.name for r in results])))
     if kind == "batch":
         return pa.RecordBatch.from_arrays(
             [*table.columns, *arrays],
-            schema=_extended(table.schema, arrays, names),
+            schema=_extended(table.schema, results),
         )
-    return pa.Table.from_arrays(
-        [*table.columns, *arrays], schema=_extended(table.schema, arrays, names)
-    )
+    return pa.Table.from_arrays([*table.columns, *arrays], schema=_extended(table.schema, results))
 
 
-def _extended(schema: pa.Schema, arrays: Sequence[pa.Array], names: Sequence[str]) -> pa.Schema:
-    new = [pa.field(n, a.type) for n, a in zip(names, arrays, strict=True)]
-    return pa.schema([*schema, *new], metadata=schema.metadata)
+def _extended(schema: pa.Schema, results: Sequence[Result]) -> pa.Schema:
+    """The schema with the results' fields; a stream has the same one in every batch."""
+    fields = tuple((result.name, result.dtype) for result in results)
+    known = _schemas.get(fields)
+    if known is None or not known[0].equals(schema, check_metadata=True):
+        new = [pa.field(name, _ARROW[dtype]) for name, dtype in fields]
+        known = schema, pa.schema([*schema, *new], metadata=schema.metadata)
+        if len(_schemas) >= _SCHEMAS:
+            _schemas.clear()
+        _schemas[fields] = known
+    return known[1]
 
 
 def _attach_pandas(table: Any, results: Sequence[Result]) -> Any:

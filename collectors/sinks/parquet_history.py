@@ -30,6 +30,8 @@ def last_trades(folder: Path) -> dict[str, tuple[int, int]]:
                 f"{path}: cannot be read: {error}; move it away, or write to another directory"
             ) from error
         left -= table.num_rows
+        # Row groups have dictionaries of their own, which cannot be grouped by.
+        table = table.set_column(0, "symbol", table["symbol"].cast(pa.string()))
         table = table.set_column(2, "recv_ts", table["recv_ts"].cast(pa.int64()))
         highest = table.group_by("symbol").aggregate([("trade_id", "max"), ("recv_ts", "max")])
         for symbol, trade_id, recv_ns in zip(

@@ -286,6 +286,61 @@ def test_full_disk_is_a_clear_and_lasting_error(tmp_path, monkeypatch):
     assert ids(tmp_path)[:10] == list(range(10))
 
 
+def test_last_trades_are_found_though_row_groups_know_different_symbols(tmp_path):
+    sink = make_sink("parquet", tmp_path, row_group_rows=10)
+    sink.write("trades", trades(0, 10, symbol="BTC/USDT"))
+    sink.write("trades", trades(5, 15, symbol="ETH/USDT"))
+    sink.close()
+    again = make_sink("parquet", tmp_path)
+    last = again.last_trades("binance")
+    again.close()
+    assert {symbol: number for symbol, (number, _) in last.items()} == {
+        "BTC/USDT": 9,
+        "ETH/USDT": 14,
+    }
+
+
+def test_rows_do_not_wait_for_the_row_group_before_them_and_are_safe_meanwhile(tmp_path):
+    sink = make_sink("parquet", tmp_path, row_group_rows=100)
+    busy, go_on = threading.Event(), threading.Event()
+    sink._encoder.submit(lambda: (busy.set(), go_on.wait(30)))
+    assert busy.wait(10)
+    sink.write("trades", trades(0, 150))
+    sink.write("trades", trades(150, 170))
+    sink.flush()
+    (journal,) = tmp_path.rglob("*.journal")
+    assert sum(batch.num_rows for batch in read_journal(journal)) == 170
+    go_on.set()
+    sink.write("trades", trades(170, 500))
+    sink.close()
+    assert ids(tmp_path) == list(range(500))
+    (file,) = tmp_path.rglob("*.parquet")
+    groups = pq.read_metadata(file)
+    sizes = [groups.row_group(i).num_rows for i in range(groups.num_row_groups)]
+    assert sizes == [100, 100, 100, 100, 100]
+
+
+def test_row_group_that_cannot_be_written_is_a_lasting_error(tmp_path, monkeypatch):
+    sink = make_sink("parquet", tmp_path, row_group_rows=100)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
+    go_on = threading.Event()
+    sink._encoder.submit(go_on.wait, 30)
+    sink.write("trades", trades(0, 150))
+    sink.flush()
+    go_on.set()
+    sink._encoder.submit(int).result()  # what was given to the thread before is done
+    for call in (sink.flush, sink.flush, sink.close):
+        with pytest.raises(SinkError, match=r"No space left on device; what was flushed is safe"):
+            call()
+    monkeypatch.undo()
+    make_sink("parquet", tmp_path).close()
+    assert ids(tmp_path) == list(range(150))
+
+
 def test_file_system_that_cannot_swap_directories_is_named_at_the_start(tmp_path, monkeypatch):
     def refuse(one, other):
         raise OSError(22, "Invalid argument")
