@@ -50,13 +50,13 @@ class Piece:
         self.nulls = [0] * len(targets)
         self.columns: dict[Any, Any] = {("column", name): c for name, c in columns.items()}
         self.columns[None] = t
-        self.presence = Presence(job, n, slots, self.columns, self._over_rows, pool)
+        self.presence = Presence(job, n, slots, self.columns, pool)
         self.classes = self.presence.classes
 
     def run(self) -> list[int]:
         """Run all steps; returns the nulls of each output."""
         for level, units in zip(self.job.levels, self.job.units, strict=True):
-            self.presence.prepare(level)
+            self.presence.prepare(level, self._over_rows)
             if self.pool is None or (self.short and len(units) == 1):
                 for n in units:
                     self._step(n)

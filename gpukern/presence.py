@@ -38,10 +38,14 @@ class RowClass:
         self.dense: dict[Any, np.ndarray] = {}
 
 
+OverRows = Callable[[list[tuple[Any, ...]], Callable[..., None]], None]
+
+
 class Presence:
     """Columns of a piece and the classes of its rows, found level by level.
 
-    ``over_rows(tasks, work)`` calls ``work(lo, hi, *task)`` so that each task covers all rows.
+    ``prepare`` is given ``over_rows(tasks, work)``, which calls ``work(lo, hi, *task)`` so that
+    each task covers all rows. It is the piece's and is not kept: the two would be garbage together.
     """
 
     def __init__(
@@ -50,13 +54,11 @@ class Presence:
         n: int,
         slots: np.ndarray | int,
         columns: dict[Any, Any],
-        over_rows: Callable[[list[tuple[Any, ...]], Callable[..., None]], None],
         pool: Executor | None,
     ) -> None:
         self.n = n
         self.columns = columns
         self.skip = job.plan.nan_policy == "skip"
-        self.over_rows = over_rows
         self.pool = pool
         self.masks: list[np.ndarray] = []
         self.missing: dict[Any, np.ndarray | None] = {}
@@ -74,7 +76,7 @@ class Presence:
             self.touched = touched[:found]
         self.every = self._index(None)
 
-    def prepare(self, level: Level) -> None:
+    def prepare(self, level: Level, over_rows: OverRows) -> None:
         """Find the rows that exist for the level's steps and make their columns dense."""
         masks: dict[Any, tuple[np.ndarray, list[int]]] = {}
         for need in level.present:
@@ -86,7 +88,7 @@ class Presence:
                     self.missing[need] = self._mask(ref, domain)
                 else:
                     masks[need] = (empty(self.n, np.bool_), [])
-        self.over_rows([(*need, *room) for need, room in masks.items()], self._mark)
+        over_rows([(*need, *room) for need, room in masks.items()], self._mark)
         for need, (mask, dropped) in masks.items():
             self.missing[need] = self._canonical(mask) if sum(dropped) else None
         self._classify(dict.fromkeys(present for present, _ in level.dense))
@@ -103,7 +105,7 @@ class Presence:
             room = room_for(rows.count + 1, column.dtype.type)
             rows.dense[need] = room[: rows.count]
             tasks.append((rows, column, need[1], room))
-        self.over_rows(tasks, self._to_dense)
+        over_rows(tasks, self._to_dense)
 
     def _mask(self, ref: Any, domain: int) -> np.ndarray | None:
         """Where the column is there; None: everywhere."""
