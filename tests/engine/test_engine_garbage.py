@@ -23,7 +23,8 @@ def test_a_push_leaves_no_cycles(threads: int) -> None:
         time="ts",
     )
     job = plan.start(threads=threads)
-    first, *batches = samples.market().combine_chunks().to_batches(max_chunksize=50)
+    table = samples.market().select(["symbol", "ts", "price"]).combine_chunks()
+    first, *batches = table.to_batches(max_chunksize=50)
     job.push(first)
     gc.collect()
     gc.disable()
