@@ -178,6 +178,32 @@ def bars_rows(result: dict[str, Any]) -> Iterator[tuple[str, ...]]:
         yield against_rival(f"{case['bars']} bars of {case['rows']:,} trades", case, "bars")
 
 
+def collect_rows(result: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    command = "`python -m bench collect`"
+    for case in result["decoding"]:
+        if case["ratio"] is not None and case["messages"] > 1_000:
+            yield (
+                f"decoding {case['exchange']} {case['channel']}, one core",
+                f"{case['decoded_per_s'] / 1e3:,.0f} k messages/s",
+                f"cryptofeed {case['cryptofeed_per_s'] / 1e3:,.0f} k",
+                f"{case['ratio']:.1f} ×",
+                command,
+            )
+    for case in result["flows"]:
+        offered = case["offered_per_s"]
+        if offered is None or offered >= 50_000:
+            kind = "Kafka" if case["sink"] == "kafka" else "Parquet"
+            how = "as fast as they come" if offered is None else f"{offered:,.0f} offered a second"
+            yield (
+                f"web socket to {kind}, {how}",
+                f"{case['messages_per_s']:,.0f} messages/s"
+                + (f", p99 {case['taken_p99_ms']:.0f} ms" if offered else ""),
+                "",
+                "",
+                command,
+            )
+
+
 def against_rival(what: str, case: dict[str, Any], bench: str) -> tuple[str, ...]:
     rival = case["fastest_rival"]
     return (
@@ -197,6 +223,7 @@ MEASURED = {
     "memory": memory_rows,
     "joins": joins_rows,
     "bars": bars_rows,
+    "collect": collect_rows,
 }
 
 
