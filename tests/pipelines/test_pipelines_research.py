@@ -212,7 +212,9 @@ def test_progress_counts_the_rows_of_the_input(ticker_file: Path) -> None:
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
-def test_the_demo_turns_what_a_collector_gets_from_a_simulated_exchange_into_a_report(tmp_path: Path) -> None:
+def test_the_demo_turns_what_a_collector_gets_from_a_simulated_exchange_into_a_report(
+    tmp_path: Path,
+) -> None:
     result = demo(tmp_path / "demo")
     assert result.research.features == gk.Plan(gk.default_features(), time="recv_ts").output_names
     table = result.research.summary.table
