@@ -1,4 +1,4 @@
-"""Binance USD-M futures' side of its protocol: see `binance.py`.
+"""Binance USD-M futures' side of its protocol: see `binance_streams.py`.
 
 Numbers of book changes are the exchange's, so that those of one symbol have holes. A connection
 without a route acknowledges everything and carries only what `/public` does, as it does there.
@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 import msgspec
 
 from collectors.market import UNIT, Market, Print
-from collectors.server.binance import MS, BinanceDialect, Payload, Pending
+from collectors.server.binance_rest import MS
+from collectors.server.binance_streams import BinanceStreamsDialect, Payload, Pending
 from collectors.server.dialect import Answer
 from collectors.server.faults import Faults
 from collectors.server.talk import SECOND, Talk
@@ -25,7 +26,7 @@ _FIRST_ID = 5_000_000_000_000
 _AGGREGATES = 3_000_000_000
 
 
-class BinanceFuturesDialect(BinanceDialect):
+class BinanceFuturesDialect(BinanceStreamsDialect):
     """Binance USD-M perpetuals."""
 
     exchange = "binance-futures"
