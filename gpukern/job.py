@@ -15,7 +15,7 @@ from gpukern.errors import PlanError, StateError, UnsortedError
 from gpukern.forms import cpu_rank
 from gpukern.forms import rows as prim
 from gpukern.frame import Result
-from gpukern.memory import empty
+from gpukern.memory import Rooms, empty
 from gpukern.piece import NO_ARENA, NO_TIME, Piece
 from gpukern.presence import FEW
 from gpukern.state import NULL_FLOAT, StepState, Symbols, pack
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # Rows of a piece: columns of this length stay in the cache from grouping to result, and runs of
 # one symbol are long enough (RUN rows) that loading state does not matter.
-PIECE = 1 << 17
+PIECE = 1 << 18
 RUN = 96
 MAX_PIECE = 1 << 19
 FEW_STEPS = 4  # so few columns fit the cache in longer pieces, which threads share better
@@ -85,6 +85,7 @@ class Job:
             if spec.dtype == "i64" and ref is not None and ref[0] == "column"
         }
         self.pool: ThreadPoolExecutor | None = None
+        self.rooms = Rooms(0)
         self.jit = True
 
     # -- public ---------------------------------------------------------------------------
@@ -282,6 +283,10 @@ class Job:
         results = self._results(n)
         few = len(self.modules) <= FEW_STEPS
         size = min(max(PIECE, RUN * len(self.symbols)), MAX_PIECE) if not few else MAX_PIECE
+
+        room = 8 * (min(size, n) + 1)
+        if room > self.rooms.size:
+            self.rooms = Rooms(room)
 
         def prepare(lo: int) -> Piece:
             hi = min(lo + size, n)

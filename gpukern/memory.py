@@ -1,4 +1,4 @@
-"""Memory for columns: from Arrow's pool, which keeps freed pages instead of returning them."""
+"""Memory for columns: from Arrow's pool, and rooms that the pieces of a run use in turn."""
 
 from __future__ import annotations
 
@@ -15,3 +15,50 @@ def empty(n: int, dtype: type = np.float64) -> np.ndarray:
     if size < SMALL:
         return np.empty(n, dtype)
     return np.frombuffer(pa.allocate_buffer(size), dtype, n)
+
+
+class Rooms:
+    """Blocks of one size that are lent and given back, the last one first.
+
+    What was written last is still in the cache, and no thread meets pages that are new to it, as
+    with an allocator that keeps a heap for each thread. Calls from several threads are safe.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size  # bytes
+        self.free: list[np.ndarray] = []
+
+    def lend(self) -> np.ndarray:
+        """A block of bytes whose content means nothing."""
+        try:
+            return self.free.pop()
+        except IndexError:
+            return empty(self.size, np.uint8)
+
+
+class Lent:
+    """Arrays in rooms, all given back at the end and some of them earlier."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self.rooms = rooms
+        self.blocks: dict[int, np.ndarray] = {}
+
+    def empty(self, n: int, dtype: type = np.float64) -> np.ndarray:
+        """An uninitialised array; a small one, or one that no room can hold, is an ordinary one."""
+        size = n * np.dtype(dtype).itemsize
+        if size < SMALL or size > self.rooms.size:
+            return empty(n, dtype)
+        block = self.rooms.lend()
+        self.blocks[id(block)] = block
+        return block[:size].view(dtype)
+
+    def give_back(self, array: np.ndarray) -> None:
+        """Nobody reads the array, or another view of its room, any more."""
+        block = self.blocks.pop(id(array.base), None)
+        if block is not None:
+            self.rooms.free.append(block)
+
+    def close(self) -> None:
+        """Nobody reads any of the arrays any more."""
+        self.rooms.free.extend(self.blocks.values())
+        self.blocks.clear()

@@ -15,7 +15,8 @@ import numpy as np
 from gpukern import split
 from gpukern.forms import cpu_back
 from gpukern.forms import rows as prim
-from gpukern.presence import Presence, RowClass, room_for
+from gpukern.memory import Lent
+from gpukern.presence import Presence, RowClass
 
 if TYPE_CHECKING:
     from gpukern.job import Job, Made
@@ -50,7 +51,8 @@ class Piece:
         self.nulls = [0] * len(targets)
         self.columns: dict[Any, Any] = {("column", name): c for name, c in columns.items()}
         self.columns[None] = t
-        self.presence = Presence(job, n, slots, self.columns, pool)
+        self.lent = Lent(job.rooms)
+        self.presence = Presence(job, n, slots, self.columns, pool, self.lent)
         self.classes = self.presence.classes
 
     def run(self) -> list[int]:
@@ -66,6 +68,7 @@ class Piece:
                     self._shared_step(n)
             else:
                 self._share(lambda task: task(), self._tasks(units))
+        self.lent.close()
         return self.nulls
 
     def _tasks(self, units: list[int]) -> list[Callable[[], None]]:
@@ -156,6 +159,7 @@ class Piece:
                 out, bits = self._room(result, dense.dtype.type)
                 nulls = self._back(0, self.n, rows, dense, out, bits)
                 self._close(result, out, bits, nulls, rows, dense)
+            self._done(rows, outs)
 
     def _shared_step(self, n: int) -> None:
         """One step on all threads: symbols are shared out, long runs of one symbol are cut."""
@@ -186,6 +190,7 @@ class Piece:
         self._over_rows([(at,) for at in range(len(used))], back)
         for result, room, lost in zip(used, rooms, nulls, strict=True):
             self._close(result, *room, sum(lost), rows, outs[result.at])
+        self._done(rows, outs)
 
     def _row_wise_step(self, n: int, *, shared: bool) -> None:
         """A step that reads the current row alone, straight from and to columns in row order."""
@@ -270,7 +275,7 @@ class Piece:
                 outs.append(self.targets[places[0]][0])
                 continue
             # Elsewhere a null follows the last element, for the rows that do not exist.
-            room = room_for(rows.count + 1, kind)
+            room = self.lent.empty(rows.count + 1, kind)
             room[rows.count] = self.job.null if kind is np.float64 else prim.NULL_INT
             outs.append(room)
         return (rows.dense[TIME] if step.clock else NO_TIME), inputs, outs
@@ -281,7 +286,7 @@ class Piece:
         """Where a result and its validity go in row order: the output column if there is one."""
         if result.places:
             return self.targets[result.places[0]]
-        return room_for(self.n, kind), room_for((self.n + 7) // 8, np.uint8)
+        return self.lent.empty(self.n, kind), self.lent.empty((self.n + 7) // 8, np.uint8)
 
     def _back(
         self,
@@ -330,6 +335,16 @@ class Piece:
         self.columns[result.ref] = out
         if rows is not None and dense is not None and self.skip and self.n - nulls == rows.count:
             self.presence.keep(result.ref, rows, dense)
+
+    def _done(self, rows: RowClass, outs: list[np.ndarray]) -> None:
+        """The dense results are where they are wanted: room for others, while it is in the cache.
+
+        Those that later steps read as they stand are kept to the end.
+        """
+        kept = [id(dense.base) for dense in list(rows.dense.values())]
+        for dense in outs:
+            if id(dense.base) not in kept:
+                self.lent.give_back(dense)
 
 
 def _as_floats(column: np.ndarray) -> np.ndarray:

@@ -9,18 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpukern.forms import rows as prim
-from gpukern.memory import empty
+from gpukern.memory import Lent
 
 if TYPE_CHECKING:
     from gpukern.job import Job
     from gpukern.plan import Level
 
 FEW = 1 << 14  # rows of which NumPy gives room quicker than the pool
-
-
-def room_for(n: int, kind: type) -> np.ndarray:
-    """An uninitialised array that is not needed beyond the piece."""
-    return np.empty(n, kind) if n < FEW else empty(n, kind)
 
 
 class RowClass:
@@ -55,8 +50,10 @@ class Presence:
         slots: np.ndarray | int,
         columns: dict[Any, Any],
         pool: Executor | None,
+        lent: Lent,
     ) -> None:
         self.n = n
+        self.lent = lent
         self.columns = columns
         self.skip = job.plan.nan_policy == "skip"
         self.pool = pool
@@ -70,7 +67,7 @@ class Presence:
         if isinstance(slots, int):
             self.touched = np.array([slots], np.int64)
         else:
-            self.local = empty(n, np.int32)
+            self.local = lent.empty(n, np.int32)
             touched = np.empty(min(n, len(job.symbols)), np.int64)
             found = prim.number_symbols(slots, job.seen, self.local, touched)
             self.touched = touched[:found]
@@ -87,7 +84,7 @@ class Presence:
                 elif self.n < FEW:
                     self.missing[need] = self._mask(ref, domain)
                 else:
-                    masks[need] = (empty(self.n, np.bool_), [])
+                    masks[need] = (self.lent.empty(self.n, np.bool_), [])
         over_rows([(*need, *room) for need, room in masks.items()], self._mark)
         for need, (mask, dropped) in masks.items():
             self.missing[need] = self._canonical(mask) if sum(dropped) else None
@@ -102,7 +99,7 @@ class Presence:
                 rows.dense[need] = column
                 continue
             # One more than there are: rows that do not exist are written there.
-            room = room_for(rows.count + 1, column.dtype.type)
+            room = self.lent.empty(rows.count + 1, column.dtype.type)
             rows.dense[need] = room[: rows.count]
             tasks.append((rows, column, need[1], room))
         over_rows(tasks, self._to_dense)
@@ -171,7 +168,7 @@ class Presence:
         if keep is None and len(self.touched) == 1:
             runs[0] = (self.touched[0], 0, self.n, 0)
             return RowClass(None, None, runs, self.n)
-        pos = empty(self.n, np.uint32)
+        pos = self.lent.empty(self.n, np.uint32)
         if self.local is None:
             self.local = np.zeros(self.n, np.int32)
         mask = np.empty(0, np.bool_) if keep is None else keep
