@@ -33,6 +33,8 @@ from gpukern import order
 from gpukern.forms.rows import pack_flags
 from gpukern.kernel import Kernel
 
+ENTRY = "void(CPointer(int64), CPointer(int64), CPointer(float64), CPointer(float64))"
+
 _lock = threading.RLock()
 _modules: dict[tuple[str, bool], types.ModuleType] = {}
 
@@ -126,6 +128,39 @@ def load(
         elif loops is not None:
             _compile(_modules[key], loops)  # another loop of a module that is loaded already
         return _modules[key]
+
+
+def load_entry(name: str, text: str, call_loop: Any) -> Any:
+    """The compiled entry of a text (``forms/cpu_entry.py``)."""
+    versions = [platform.python_version(), numba.__version__, llvmlite.__version__]
+    parts = [text, inspect.getsource(call_loop._defn), *versions]
+    digest = hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:16]
+    key = (f"entry {digest}", True)
+    with _lock:
+        if key not in _modules:
+            path = write(cache_dir() / "cpu" / f"entry_{name}_{digest}.py", text)
+            module_name = f"gpukern_generated.{path.stem}"
+            try:
+                _modules[key] = _execute_entry(module_name, path, call_loop)
+            except (EOFError, pickle.UnpicklingError):
+                for damaged in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
+                    damaged.unlink()
+                _modules[key] = _execute_entry(module_name, path, call_loop)
+        return _modules[key].entry
+
+
+def _execute_entry(name: str, path: Path, call_loop: Any) -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    compile_entry = numba.cfunc(ENTRY, cache=True)
+    module.__dict__.update(
+        np=np, carray=numba.carray, call_loop=call_loop, compile_entry=compile_entry
+    )
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def _compile(module: types.ModuleType, loops: Mapping[str, list[Any]]) -> None:

@@ -35,6 +35,8 @@ Kept = list[tuple[Array, ...]]  # a copy of every step's state
 class DeviceJob(Job):
     """A job whose columns and state are on a device. Made by ``Plan.start(device=...)``."""
 
+    tapes = False  # it has its own: recorded graphs
+
     def __init__(self, plan: Plan, device: str) -> None:
         super().__init__(plan, threads=1)
         self.device: Any = backend.get(device)

@@ -125,6 +125,15 @@ def floats(column: pa.ChunkedArray, name: str) -> np.ndarray:
     return _numbers(pc.cast(array, _F64, safe=False))
 
 
+def values(column: pa.ChunkedArray, name: str) -> np.ndarray:
+    """The same in any number type, for one that will copy them: a cast of few costs the most."""
+    array = _one_array(column)
+    plain = pa.types.is_integer(array.type) or array.type == _F64
+    if plain and not array.null_count:
+        return array.to_numpy()
+    return floats(column, name)
+
+
 def integers(column: pa.ChunkedArray, name: str) -> np.ndarray:
     """An integer or timestamp column as int64 (timestamps in ns), null as the smallest int64."""
     array = _one_array(column)
@@ -192,8 +201,10 @@ def _to_slots(codes: np.ndarray, values: pa.Array, symbols: Symbols) -> np.ndarr
     assert lookup is not None
     new = np.zeros(len(lookup), np.bool_)
     one = prim.mark_new(codes, lookup, new)
-    for code in np.flatnonzero(new).tolist():
-        lookup[code] = symbols.slot(values[code].as_py())
+    unseen = np.flatnonzero(new)
+    if len(unseen):
+        names = values if len(unseen) == len(values) else values.take(pa.array(unseen))
+        lookup[unseen] = [symbols.slot(name) for name in names.to_pylist()]
     # A stream repeats its dictionary, which saves looking its thousands of symbols up each time.
     symbols.dictionary, symbols.lookup = values, lookup
     if one and len(codes):

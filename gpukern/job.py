@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from gpukern import codegen, frame
+from gpukern import codegen, frame, tape
 from gpukern.errors import PlanError, StateError, UnsortedError
-from gpukern.forms import cpu_rank
+from gpukern.forms import cpu_entry, cpu_rank
 from gpukern.forms import rows as prim
 from gpukern.frame import Result
 from gpukern.memory import Rooms, empty
 from gpukern.piece import NO_ARENA, NO_TIME, Piece
 from gpukern.presence import FEW
 from gpukern.state import NULL_FLOAT, StepState, Symbols, pack
+from gpukern.tape import Tape
 
 if TYPE_CHECKING:
+    from gpukern.kernel import Kernel
     from gpukern.plan import Plan, Step
 
 # Rows of a piece: columns of this length stay in the cache from grouping to result, and runs of
@@ -43,6 +45,8 @@ class Made(NamedTuple):
 
 class Job:
     """Carried state and the work on one batch. Made by ``Plan.start`` and ``Plan.resume``."""
+
+    tapes = True  # whether small pushes may go through a tape of the CPU
 
     def __init__(self, plan: Plan, *, threads: int | None = None) -> None:
         self.plan = plan
@@ -86,6 +90,9 @@ class Job:
         }
         self.pool: ThreadPoolExecutor | None = None
         self.rooms = Rooms(0)
+        self.block = np.zeros(0)  # of all state rows
+        self.tape: Tape | None = None
+        self.taped = self.tapes and Tape.fits(self)
         self.jit = True
 
     # -- public ---------------------------------------------------------------------------
@@ -95,10 +102,16 @@ class Job:
 
         If it raises, the state is what it was before.
         """
+        if self.taped and self.jit:
+            return self._append(batch, sort=False, taped=True)
         return self.run(batch)
 
     def run(self, table: Any, *, sort: bool = False) -> Any:
         """Append the features of a table that continues what was pushed before."""
+        return self._append(table, sort=sort, taped=False)
+
+    def _append(self, table: Any, *, sort: bool, taped: bool) -> Any:
+        """``taped``: a small table goes through the tape, which pays if more tables come."""
         names = frame.column_names(table)
         for output in self.plan.output_names:
             if output in names:
@@ -106,8 +119,10 @@ class Job:
                     f"output {output!r} is already a column of the input; rename it with .alias()"
                 )
         arrow = frame.select(table, self.plan.input_columns)
-        pool = self._threads() if arrow.num_rows >= SHARE else None
-        columns, t = self._columns(arrow, pool)
+        n = arrow.num_rows
+        pool = self._threads() if n >= SHARE else None
+        few = taped and 0 < n <= tape.MOST
+        columns, t = self._columns(arrow, pool, frame.values if few else frame.floats)
         known = len(self.symbols)
         try:
             if t is None and len(self.row_wise) == len(self.plan.steps):
@@ -126,7 +141,10 @@ class Job:
         except (PlanError, UnsortedError):
             self._forget_symbols(known)
             raise
-        results = self._process(arrow.num_rows, slots, t, columns, pool)
+        if few:
+            results = self._tape(n).play(self, n, slots, t, columns)
+        else:
+            results = self._process(n, slots, t, columns, pool)
         if order is not None:
             results = [_unsort(r, order) for r in results]
         return frame.attach(table, results)
@@ -170,12 +188,15 @@ class Job:
     # -- input ----------------------------------------------------------------------------
 
     def _columns(
-        self, table: pa.Table, pool: ThreadPoolExecutor | None
+        self,
+        table: pa.Table,
+        pool: ThreadPoolExecutor | None,
+        floats: Callable[[pa.ChunkedArray, str], np.ndarray],
     ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
         """Value columns and time as arrays."""
 
         def read(name: str) -> np.ndarray:
-            as_array = frame.integers if name in self.integers else frame.floats
+            as_array = frame.integers if name in self.integers else floats
             return as_array(table.column(name), name)
 
         names = self.plan.value_columns
@@ -196,9 +217,9 @@ class Job:
             # One block for all kernels: large blocks get large pages, and with thousands of
             # symbols most of the time for a row would go into finding small ones.
             ends = np.cumsum([self.capacity * state.words for state in self.states])
-            block = np.empty(ends[-1])
-            block.fill(0.0)
-            for state, room in zip(self.states, np.split(block, ends[:-1]), strict=True):
+            self.block = np.empty(ends[-1])
+            self.block.fill(0.0)
+            for state, room in zip(self.states, np.split(self.block, ends[:-1]), strict=True):
                 state.move(room)
         for state in self.states:
             if state.mapped:
@@ -259,15 +280,34 @@ class Job:
 
     def _empty_arguments(self, step: int) -> dict[str, list[Any]]:
         """The loop of a step's module that is used, and what it is called with."""
+        if step not in self.row_wise:
+            return self._loop_arguments(step)
         kernel = self.plan.steps[step].kernel
-        ins = [np.zeros(0, np.int64 if i.dtype == "i64" else np.float64) for i in kernel.inputs]
-        outs = [np.zeros(0, np.float64 if o.dtype == "f64" else np.int64) for o in kernel.outputs]
-        runs = np.zeros((0, 4), np.int64)
-        state = np.zeros((1, 1))
-        if step in self.row_wise:
-            bits = [np.zeros(0, np.uint8) for _ in outs]
-            return {"run_rows": [state, 0, *ins, *outs, *bits, np.zeros(len(outs), np.int64)]}
+        ins, outs = _empty_columns(kernel)
+        bits = [np.zeros(0, np.uint8) for _ in outs]
+        arguments = [np.zeros((1, 1)), 0, *ins, *outs, *bits, np.zeros(len(outs), np.int64)]
+        return {"run_rows": arguments}
+
+    def _loop_arguments(self, step: int) -> dict[str, list[Any]]:
+        ins, outs = _empty_columns(self.plan.steps[step].kernel)
+        runs, state = np.zeros((0, 4), np.int64), np.zeros((1, 1))
         return {"run": [runs, state, 0, state, NO_ARENA, NO_TIME[:0], *ins, *outs]}
+
+    def entry(self, step: int) -> tuple[Any, Any]:
+        """A step's compiled entry and loop (from the cache if they are there)."""
+        template = self.plan.steps[step].template
+        loops = self._loop_arguments(step)
+        module = codegen.load(template.kernel, template.variant, template.text, loops)
+        kernel, call = template.kernel, cpu_entry.call_loop
+        name = cpu_entry.shape(kernel)
+        return codegen.load_entry(name, cpu_entry.text(kernel), call), module.run
+
+    def _tape(self, n: int) -> Tape:
+        """The tape, with room for n rows."""
+        if self.tape is None or self.tape.capacity < n:
+            self.tape = Tape(self, max(tape.LEAST, 1 << (n - 1).bit_length()))
+        self.settle()
+        return self.tape
 
     def _process(
         self,
@@ -333,6 +373,13 @@ class Job:
         if self.threads > 1 and self.pool is None:
             self.pool = ThreadPoolExecutor(self.threads, "gpukern")
         return self.pool
+
+
+def _empty_columns(kernel: Kernel) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Inputs and outputs of no rows."""
+    ins = [np.zeros(0, np.int64 if i.dtype == "i64" else np.float64) for i in kernel.inputs]
+    outs = [np.zeros(0, np.float64 if o.dtype == "f64" else np.int64) for o in kernel.outputs]
+    return ins, outs
 
 
 def _results_of(plan: Plan) -> list[list[Made]]:

@@ -316,7 +316,8 @@ def with_features(
 
 
 def warmup(plan: Plan, progress: Callable[[int, int, str], None] | None = None) -> int:
-    """Compile what the plan needs into the cache; returns the number of kernels.
+    """Compile what the plan needs into the cache, for tables and small pushes; returns the number
+    of kernels.
 
     ``progress(done, total, kernel)`` is called after each.
     """
@@ -324,6 +325,8 @@ def warmup(plan: Plan, progress: Callable[[int, int, str], None] | None = None) 
     total = len(plan.steps)
     for n, step in enumerate(plan.steps, start=1):
         job.compile(n - 1)
+        if job.taped:
+            job.entry(n - 1)
         if progress is not None:
             progress(n, total, step.kernel.name)
     return total

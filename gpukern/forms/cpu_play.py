@@ -1,0 +1,147 @@
+"""The compiled player of tapes: classes of rows, dense columns, loops and results of a batch."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from gpukern.forms import cpu_back
+from gpukern.forms import rows as prim
+from gpukern.forms.cpu_entry import COUNT, ENTRY, FIRST, FOUND, RUNS, TIME, TIMES, call_entry
+from gpukern.forms.rows import NULL_INT
+
+SAME, OWN_RUNS, OWN_ROWS = range(3)  # of ``found``, for each class
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def play(
+    n, slots, seen, levels, marks, classes, gathers, steps, inputs, results, runs_at, rows, room,
+    block, pars, found, local, touched, keep, lost, kept, pos, at, bits, nulls, capacity, null,
+):  # fmt: skip
+    """Walk through the tables of ``tape_script.py`` for the n rows in the room.
+
+    ``found``: of each class the first class that has the same rows, its runs and its rows.
+    ``keep`` and ``lost``: the rows of each mark, and how many it lacks. ``kept`` and ``pos``: the
+    rows of each class and their dense positions. ``at``: where what is gathered stands.
+    """
+    symbols = prim.number_symbols(slots[:n], seen, local, touched)
+    for m in range(len(levels)):
+        level = levels[m]
+        for a in range(level[0], level[5]):
+            lost[a] = _mark(n, marks[a], room, keep[a * capacity :][:n])
+        for c in range(0 if m == 0 else level[1], level[6]):
+            own = kept[c * capacity :][:n]
+            found[SAME, c] = _combine(c, n, capacity, classes, keep, lost, kept, own, found)
+            if found[SAME, c] == c:
+                runs = room[runs_at + 4 * capacity * c :][: 4 * symbols].reshape((symbols, 4))
+                some = prim.index_rows(
+                    local[:n], touched[:symbols], own, c == 0, pos[c * capacity :][:n], runs
+                )
+                found[OWN_RUNS, c] = some
+                found[OWN_ROWS, c] = runs[some - 1, 2] if some else 0
+        for g in range(level[2], level[7]):
+            c = found[SAME, gathers[g, 0]]
+            _gather(n, g, c, gathers, found, room, pos[c * capacity :][:n], at)
+        for s in range(level[3], level[8]):
+            c = found[SAME, steps[s, 1]]
+            row = rows[steps[s, 0]]
+            row[RUNS] = runs_at + 4 * capacity * c
+            row[FOUND] = found[OWN_RUNS, c]
+            row[COUNT] = found[OWN_ROWS, c]
+            _point(steps[s], inputs[s], row, at, room, null)
+            if row[COUNT]:
+                call_entry(
+                    row[ENTRY], row.ctypes.data, room.ctypes.data, block.ctypes.data,
+                    pars.ctypes.data,
+                )  # fmt: skip
+        for r in range(level[4], level[9]):
+            c = found[SAME, results[r, 0]]
+            place = results[r, 4] if results[r, 4] >= 0 else len(nulls) - 1
+            nulls[place] = _back(
+                n, results[r], found[OWN_ROWS, c], room, pos[c * capacity :][:n],
+                bits[place * (capacity // 8) :][: (n + 7) // 8],
+            )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def _mark(n, mark, room, keep):
+    """The rows on which a column is there and in its domain; returns how many are not."""
+    column = room[mark[0] :][:n]
+    if mark[2]:
+        return prim.mark_missing_int(column, keep)
+    return prim.mark_missing(column.view(np.float64), mark[1], keep)
+
+
+@njit(cache=True, nogil=True)
+def _combine(c, n, capacity, classes, keep, lost, kept, own, found):
+    """The rows of class c: all, those of an earlier class, or new ones, put into ``own``."""
+    partial = False
+    for k in range(classes[c, 0]):
+        mark = classes[c, 1 + k]
+        if lost[mark] == 0:
+            continue
+        mask = keep[mark * capacity :][:n]
+        for i in range(n):
+            own[i] = (own[i] | (not partial)) & mask[i]
+        partial = True
+    if not partial:
+        return 0
+    for e in range(1, c):
+        if found[SAME, e] == e:
+            other = kept[e * capacity :][:n]
+            differ = 0
+            for i in range(n):
+                differ += other[i] != own[i]
+            if differ == 0:
+                return e
+    return c
+
+
+@njit(cache=True, nogil=True)
+def _gather(n, g, c, gathers, found, room, pos, at):
+    """Make a column dense, unless an earlier class with the same rows has it."""
+    before = gathers[g, 4]
+    while before >= 0:
+        if found[SAME, gathers[before, 0]] == c:
+            at[g] = at[before]
+            return
+        before = gathers[before, 4]
+    at[g] = gathers[g, 2]
+    column = room[gathers[g, 1] :][:n]
+    dense = room[at[g] :][: found[OWN_ROWS, c] + 1]
+    if gathers[g, 3]:
+        floats = dense.view(np.float64)
+        for i in range(n):
+            floats[pos[i]] = column[i] if column[i] != NULL_INT else np.nan
+    else:
+        prim.to_dense(column, pos, dense)
+
+
+@njit(cache=True, nogil=True)
+def _point(step, inputs, row, at, room, null):
+    """Tell an entry where the step's columns are, and end its outputs with a null: that is where
+    the rows that do not exist point to."""
+    row[TIMES] = 0
+    if step[2] >= 0:
+        row[TIME] = at[step[2]]
+        row[TIMES] = row[COUNT]
+    for k in range(step[3]):
+        if inputs[k] >= 0:
+            row[FIRST + k] = at[inputs[k]]
+    floats = room.view(np.float64)
+    for k in range(step.size - 5):
+        if step[5 + k] > 0:
+            end = step[5 + k] + row[COUNT]
+            if (step[4] >> k) & 1:
+                room[end] = NULL_INT
+            else:
+                floats[end] = null
+
+
+@njit(cache=True, nogil=True)
+def _back(n, result, rows, room, pos, bits):
+    """Bring a dense result to row order; returns its nulls."""
+    dense, out = room[result[1] :][: rows + 1], room[result[2] :][:n]
+    if result[3]:
+        return cpu_back.to_rows_words(dense, pos, NULL_INT, out, bits)
+    return cpu_back.to_rows(dense.view(np.float64), pos, out.view(np.float64), bits)

@@ -1,0 +1,145 @@
+"""Small pushes in one compiled call.
+
+For a few rows nearly all time would go into finding out what to do: classes of rows, rooms,
+arguments, dozens of calls. A tape has all that written down once for a plan (``tape_script.py``),
+and one compiled function walks through it (``forms/cpu_play.py``). It calls the loops that large
+batches run, on the same rows in the same order, so the bits are the same.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gpukern.forms import cpu_entry
+from gpukern.forms.cpu_play import play
+from gpukern.frame import Result
+from gpukern.tape_script import Script
+
+if TYPE_CHECKING:
+    from gpukern.job import Job
+
+MOST = 1 << 12  # rows; with more, what pieces do pays: caches, threads, shared windows
+LEAST = 1 << 6  # rows that the first tape of a job has room for
+
+
+class Tape:
+    """A job's plan, written down for batches of at most ``capacity`` rows."""
+
+    def __init__(self, job: Job, capacity: int) -> None:
+        self.capacity = capacity
+        script = Script(job, capacity)
+        self.runs = script.runs
+        self.tables = script.tables()
+        self.room = np.zeros(script.words, np.int64)
+        self.room[script.absent :][: capacity + 1].view(np.float64)[:] = np.nan
+        self.columns = {
+            ref[1]: self._column(at, script.is_integer(ref))
+            for ref, at in script.at.items()
+            if ref is not None and ref[0] == "column"
+        }
+        self.time = self._column(script.at[None], True)
+        self.slots = np.zeros(capacity, np.int32)
+        outputs = len(job.plan.outputs)
+        self.integers = [k for k, o in enumerate(job.plan.outputs) if o.dtype != "f64"]
+        self.values = self.room[script.outputs :][: outputs * capacity].reshape(outputs, capacity)
+        self.repeated = [
+            (place, result.places[0])
+            for own in job.results
+            for result in own
+            for place in result.places[1:]
+        ]
+        self.bits = np.zeros((outputs + 1) * (capacity // 8), np.uint8)
+        self.nulls = np.zeros(outputs + 1, np.int64)
+        classes = len(script.classes)
+        self.found = np.zeros((3, classes), np.int64)
+        self.scratch = (
+            np.zeros(capacity, np.int32),
+            np.zeros(capacity, np.int64),
+            np.zeros(len(script.marks) * capacity, np.bool_),
+            np.zeros(max(1, len(script.marks)), np.int64),
+            np.zeros(classes * capacity, np.bool_),
+            np.zeros(classes * capacity, np.uint32),
+            np.zeros(max(1, len(script.gathers)), np.int64),
+        )
+        self.entries = [job.entry(n) for n in range(len(job.plan.steps))]  # keeps their code
+        self.rows = self._rows(script)
+        self.block: np.ndarray | None = None
+        self.given: list[np.ndarray] = []
+        self.pars = np.zeros(0)
+
+    @staticmethod
+    def fits(job: Job) -> bool:
+        """Whether a tape can do the plan: regions that grow with a window in time it cannot."""
+        plan = job.plan
+        grouped = len(job.row_wise) < len(plan.steps) or plan.uses_time
+        fixed = all(not step.template.layout.arena_fields for step in plan.steps)
+        return plan.nan_policy == "skip" and grouped and fixed
+
+    def _column(self, at: int, integers: bool) -> np.ndarray:
+        words = self.room[at : at + self.capacity]
+        return words if integers else words.view(np.float64)
+
+    def _rows(self, script: Script) -> np.ndarray:
+        """The row of words for the entry of each step."""
+        widest = max(len(line) - 5 + line[3] for line in script.steps)
+        rows = np.zeros((len(script.steps), cpu_entry.FIRST + widest), np.int64)
+        for n, kind, _, ins, _, *outs in script.steps:
+            entry, loop = self.entries[n]
+            rows[n, cpu_entry.ROOM] = len(self.room)
+            rows[n, cpu_entry.RUNS] = script.runs + 4 * self.capacity * kind
+            rows[n, cpu_entry.LOOP] = cpu_entry.address(loop)
+            rows[n, cpu_entry.ENTRY] = entry.address
+            rows[n, cpu_entry.FIRST :][:ins] = script.absent
+            rows[n, cpu_entry.FIRST + ins :][: len(outs)] = outs
+        return rows
+
+    def _find_states(self, job: Job) -> None:
+        """Where states and parameters are; they move when symbols come."""
+        given = [state.parameters for state in job.states]
+        if job.block is self.block and all(a is b for a, b in zip(given, self.given, strict=True)):
+            return
+        self.block, self.given = job.block, given
+        self.pars = np.concatenate([words.ravel() for words in given])
+        at = par = 0
+        for row, state in zip(self.rows, job.states, strict=True):
+            row[cpu_entry.STATE] = at
+            row[cpu_entry.STATES], row[cpu_entry.WIDTH] = state.rows.shape
+            row[cpu_entry.PAR] = par
+            row[cpu_entry.PARS], row[cpu_entry.FIELDS] = state.parameters.shape
+            row[cpu_entry.STRIDE] = state.stride
+            at += state.rows.size
+            par += state.parameters.size
+
+    def play(
+        self,
+        job: Job,
+        n: int,
+        slots: np.ndarray | int,
+        t: np.ndarray | None,
+        columns: dict[str, np.ndarray],
+    ) -> list[Result]:
+        """Run the plan on n rows of the job that the tape was written for; its states go on."""
+        self._find_states(job)
+        for name, column in columns.items():
+            self.columns[name][:n] = column
+        if t is not None:
+            self.time[:n] = t
+        self.slots[:n] = slots
+        rooms = (self.room, job.block, self.pars, self.found, *self.scratch)
+        play(
+            n, self.slots, job.seen, *self.tables, self.runs, self.rows, *rooms, self.bits,
+            self.nulls, self.capacity, job.null,
+        )  # type: ignore[call-arg]  # fmt: skip
+        values = self.values[:, :n].copy()
+        size = (n + 7) // 8
+        bits = self.bits.reshape(len(self.nulls), -1)[:-1, :size].copy()
+        for place, first in self.repeated:
+            values[place], bits[place] = values[first], bits[first]
+            self.nulls[place] = self.nulls[first]
+        rows = list(values.view(np.float64))
+        for k in self.integers:
+            rows[k] = values[k]
+        outputs = zip(job.plan.outputs, rows, bits, self.nulls.tolist(), strict=False)
+        return [Result(o.name, o.dtype, own, valid, nulls) for o, own, valid, nulls in outputs]
