@@ -130,34 +130,32 @@ def load(
         return _modules[key]
 
 
-def load_entry(name: str, text: str, call_loop: Any) -> Any:
-    """The compiled entry of a text (``forms/cpu_entry.py``)."""
-    versions = [platform.python_version(), numba.__version__, llvmlite.__version__]
-    parts = [text, inspect.getsource(call_loop._defn), *versions]
+def load_entry(name: str, text: str, uses: Mapping[str, Any]) -> Any:
+    """The compiled entry of a text, which uses these functions (``forms/cpu_entry.py``)."""
+    parts = [text, platform.python_version(), numba.__version__, llvmlite.__version__]
+    parts += [inspect.getsource(function._defn) for function in uses.values()]
     digest = hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:16]
     key = (f"entry {digest}", True)
     with _lock:
         if key not in _modules:
             path = write(cache_dir() / "cpu" / f"entry_{name}_{digest}.py", text)
-            module_name = f"gpukern_generated.{path.stem}"
             try:
-                _modules[key] = _execute_entry(module_name, path, call_loop)
+                _modules[key] = _execute_entry(path, uses)
             except (EOFError, pickle.UnpicklingError):
                 for damaged in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
                     damaged.unlink()
-                _modules[key] = _execute_entry(module_name, path, call_loop)
+                _modules[key] = _execute_entry(path, uses)
         return _modules[key].entry
 
 
-def _execute_entry(name: str, path: Path, call_loop: Any) -> types.ModuleType:
+def _execute_entry(path: Path, uses: Mapping[str, Any]) -> types.ModuleType:
+    name = f"gpukern_generated.{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     compile_entry = numba.cfunc(ENTRY, cache=True)
-    module.__dict__.update(
-        np=np, carray=numba.carray, call_loop=call_loop, compile_entry=compile_entry
-    )
+    module.__dict__.update(np=np, carray=numba.carray, compile_entry=compile_entry, **uses)
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module

@@ -35,6 +35,7 @@ class Result:
     values: np.ndarray
     bits: np.ndarray
     nulls: int
+    array: pa.Array | None = None  # the same, if it is made already
 
 
 def kind_of(table: Any) -> str:
@@ -239,6 +240,8 @@ def _codes(column: pa.ChunkedArray, name: str) -> tuple[np.ndarray, pa.Array]:
 
 def arrow_array(result: Result) -> pa.Array:
     """The result as an Arrow array of its declared type."""
+    if result.array is not None:
+        return result.array
     n = len(result.values)
     validity = pa.py_buffer(result.bits) if result.nulls else None
     if result.dtype in ("f64", "i64"):
@@ -251,6 +254,16 @@ def arrow_array(result: Result) -> pa.Array:
         prim.pack_bools(result.values, data)
     kind = _ARROW[result.dtype]
     return pa.Array.from_buffers(kind, n, [validity, pa.py_buffer(data)], result.nulls)
+
+
+def arrow_rows(block: np.ndarray, bits: np.ndarray, n: int) -> list[pa.Array]:
+    """The first n of each row of words as floats; a bit of each word says whether it is there.
+
+    A slice of one array costs a fraction of an array.
+    """
+    data = [pa.py_buffer(bits), pa.py_buffer(block)]
+    whole = pa.Array.from_buffers(_F64, block.size, data)
+    return [whole.slice(at, n) for at in range(0, block.size, block.shape[1])]
 
 
 def attach(table: Any, results: Sequence[Result]) -> Any:

@@ -53,6 +53,7 @@ class Job:
         if threads is not None and threads < 1:
             raise PlanError(f"threads must be at least 1, or None for all cores, got {threads}")
         self.threads = threads or os.cpu_count() or 1
+        self.read, self.told = plan.input_columns, frozenset(plan.output_names)
         self.symbols = Symbols()
         self.capacity = 0
         self.last = np.zeros(0, np.int64)
@@ -112,13 +113,12 @@ class Job:
 
     def _append(self, table: Any, *, sort: bool, taped: bool) -> Any:
         """``taped``: a small table goes through the tape, which pays if more tables come."""
-        names = frame.column_names(table)
-        for output in self.plan.output_names:
-            if output in names:
+        for name in frame.column_names(table):
+            if name in self.told:
                 raise PlanError(
-                    f"output {output!r} is already a column of the input; rename it with .alias()"
+                    f"output {name!r} is already a column of the input; rename it with .alias()"
                 )
-        arrow = frame.select(table, self.plan.input_columns)
+        arrow = frame.select(table, self.read)
         n = arrow.num_rows
         pool = self._threads() if n >= SHARE else None
         few = taped and 0 < n <= tape.MOST
@@ -293,14 +293,14 @@ class Job:
         runs, state = np.zeros((0, 4), np.int64), np.zeros((1, 1))
         return {"run": [runs, state, 0, state, NO_ARENA, NO_TIME[:0], *ins, *outs]}
 
-    def entry(self, step: int) -> tuple[Any, Any]:
-        """A step's compiled entry and loop (from the cache if they are there)."""
+    def entry(self, step: int) -> tuple[Any, int]:
+        """A step's entry and the address of its loop, compiled or from the cache."""
         template = self.plan.steps[step].template
         loops = self._loop_arguments(step)
         module = codegen.load(template.kernel, template.variant, template.text, loops)
-        kernel, call = template.kernel, cpu_entry.call_loop
-        name = cpu_entry.shape(kernel)
-        return codegen.load_entry(name, cpu_entry.text(kernel), call), module.run
+        name, text = cpu_entry.shape(template.kernel), cpu_entry.text(template.kernel)
+        entry = codegen.load_entry(name, text, cpu_entry.USES)
+        return entry, cpu_entry.address(module.run, loops["run"])
 
     def _tape(self, n: int) -> Tape:
         """The tape, with room for n rows."""

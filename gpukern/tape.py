@@ -11,10 +11,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
-from gpukern.forms import cpu_entry
+from gpukern import frame
+from gpukern.forms import cpu_play
 from gpukern.forms.cpu_play import play
 from gpukern.frame import Result
+from gpukern.piece import NO_ARENA
 from gpukern.tape_script import Script
 
 if TYPE_CHECKING:
@@ -63,7 +66,7 @@ class Tape:
             np.zeros(classes * capacity, np.uint32),
             np.zeros(max(1, len(script.gathers)), np.int64),
         )
-        self.entries = [job.entry(n) for n in range(len(job.plan.steps))]  # keeps their code
+        self.entries = [job.entry(n) for n in range(len(job.plan.steps))]
         self.rows = self._rows(script)
         self.block: np.ndarray | None = None
         self.given: list[np.ndarray] = []
@@ -71,11 +74,10 @@ class Tape:
 
     @staticmethod
     def fits(job: Job) -> bool:
-        """Whether a tape can do the plan: regions that grow with a window in time it cannot."""
+        """Whether a tape can do the plan. One that needs no symbols is quick without."""
         plan = job.plan
         grouped = len(job.row_wise) < len(plan.steps) or plan.uses_time
-        fixed = all(not step.template.layout.arena_fields for step in plan.steps)
-        return plan.nan_policy == "skip" and grouped and fixed
+        return plan.nan_policy == "skip" and grouped
 
     def _column(self, at: int, integers: bool) -> np.ndarray:
         words = self.room[at : at + self.capacity]
@@ -84,15 +86,16 @@ class Tape:
     def _rows(self, script: Script) -> np.ndarray:
         """The row of words for the entry of each step."""
         widest = max(len(line) - 5 + line[3] for line in script.steps)
-        rows = np.zeros((len(script.steps), cpu_entry.FIRST + widest), np.int64)
+        rows = np.zeros((len(script.steps), cpu_play.FIRST + widest), np.int64)
         for n, kind, _, ins, _, *outs in script.steps:
             entry, loop = self.entries[n]
-            rows[n, cpu_entry.ROOM] = len(self.room)
-            rows[n, cpu_entry.RUNS] = script.runs + 4 * self.capacity * kind
-            rows[n, cpu_entry.LOOP] = cpu_entry.address(loop)
-            rows[n, cpu_entry.ENTRY] = entry.address
-            rows[n, cpu_entry.FIRST :][:ins] = script.absent
-            rows[n, cpu_entry.FIRST + ins :][: len(outs)] = outs
+            rows[n, cpu_play.ROOM] = len(self.room)
+            rows[n, cpu_play.RUNS] = script.runs + 4 * self.capacity * kind
+            rows[n, cpu_play.LOOP] = loop
+            rows[n, cpu_play.ENTRY] = entry.address
+            rows[n, cpu_play.ARENA] = NO_ARENA.ctypes.data
+            rows[n, cpu_play.FIRST :][:ins] = script.absent
+            rows[n, cpu_play.FIRST + ins :][: len(outs)] = outs
         return rows
 
     def _find_states(self, job: Job) -> None:
@@ -104,13 +107,26 @@ class Tape:
         self.pars = np.concatenate([words.ravel() for words in given])
         at = par = 0
         for row, state in zip(self.rows, job.states, strict=True):
-            row[cpu_entry.STATE] = at
-            row[cpu_entry.STATES], row[cpu_entry.WIDTH] = state.rows.shape
-            row[cpu_entry.PAR] = par
-            row[cpu_entry.PARS], row[cpu_entry.FIELDS] = state.parameters.shape
-            row[cpu_entry.STRIDE] = state.stride
+            row[cpu_play.STATE] = at
+            row[cpu_play.STATES], row[cpu_play.WIDTH] = state.rows.shape
+            row[cpu_play.PAR] = par
+            row[cpu_play.PARS], row[cpu_play.FIELDS] = state.parameters.shape
+            row[cpu_play.STRIDE] = state.stride
             at += state.rows.size
             par += state.parameters.size
+
+    def _reserve(self, job: Job, n: int, slots: np.ndarray | int) -> None:
+        """Room in the arenas of windows in time for all rows, should they exist for the step."""
+        growing = [(k, s) for k, s in enumerate(job.states) if s.template.layout.arena_fields]
+        if not growing:
+            return
+        touched, counts = ([slots], [n]) if isinstance(slots, int) else np.unique_counts(slots)
+        runs = np.zeros((len(touched), 4), np.int64)
+        runs[:, 0], runs[:, 2] = touched, counts
+        for k, state in growing:
+            state.reserve(runs)
+            self.rows[k, cpu_play.ARENA] = state.arena.ctypes.data
+            self.rows[k, cpu_play.ARENAS] = len(state.arena)
 
     def play(
         self,
@@ -122,6 +138,7 @@ class Tape:
     ) -> list[Result]:
         """Run the plan on n rows of the job that the tape was written for; its states go on."""
         self._find_states(job)
+        self._reserve(job, n, slots)
         for name, column in columns.items():
             self.columns[name][:n] = column
         if t is not None:
@@ -132,14 +149,17 @@ class Tape:
             n, self.slots, job.seen, *self.tables, self.runs, self.rows, *rooms, self.bits,
             self.nulls, self.capacity, job.null,
         )  # type: ignore[call-arg]  # fmt: skip
-        values = self.values[:, :n].copy()
         size = (n + 7) // 8
+        values = self.values[:, : 8 * size].copy()
         bits = self.bits.reshape(len(self.nulls), -1)[:-1, :size].copy()
         for place, first in self.repeated:
             values[place], bits[place] = values[first], bits[first]
             self.nulls[place] = self.nulls[first]
-        rows = list(values.view(np.float64))
+        rows, nulls = list(values.view(np.float64)[:, :n]), self.nulls.tolist()
+        arrays: list[pa.Array | None] = [*frame.arrow_rows(values, bits, n)]
         for k in self.integers:
-            rows[k] = values[k]
-        outputs = zip(job.plan.outputs, rows, bits, self.nulls.tolist(), strict=False)
-        return [Result(o.name, o.dtype, own, valid, nulls) for o, own, valid, nulls in outputs]
+            rows[k], arrays[k] = values[k, :n], None
+        return [
+            Result(o.name, o.dtype, rows[k], bits[k], nulls[k], arrays[k])
+            for k, o in enumerate(job.plan.outputs)
+        ]

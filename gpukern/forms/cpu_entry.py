@@ -11,17 +11,13 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
+from numba import typeof
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from gpukern.forms import cpu_play as word
 from gpukern.forms.cpu import Source
 from gpukern.kernel import Kernel
-
-# Words of an entry's row: where things begin, how many there are, and the code to call.
-ROOM, RUNS, FOUND, COUNT, TIME, TIMES = range(6)
-STATE, STATES, WIDTH, PAR, PARS, FIELDS, STRIDE = range(6, 13)
-LOOP, ENTRY = 13, 14
-FIRST = 15  # where inputs begin, and after them outputs
 
 
 def shape(kernel: Kernel) -> str:
@@ -40,29 +36,31 @@ def text(kernel: Kernel) -> str:
     s(f'"""Entry of loops {shape(kernel)}. Generated; do not edit."""', "")
     s("@compile_entry")
     s.block("def entry(row_at, room_at, states_at, pars_at):")
-    width = FIRST + len(kernel.inputs) + len(kernel.outputs)
+    width = word.FIRST + len(kernel.inputs) + len(kernel.outputs)
     s(f"row = carray(row_at, ({width},))")
-    s(f"room = carray(room_at, (row[{ROOM}],))")
-    s(f"runs = room[row[{RUNS}] : row[{RUNS}] + 4 * row[{FOUND}]].reshape((row[{FOUND}], 4))")
-    s(f"states = carray(states_at, (row[{STATE}] + row[{STATES}] * row[{WIDTH}],))")
-    s(f"st = states[row[{STATE}] :].reshape((row[{STATES}], row[{WIDTH}]))")
-    s(f"pars = carray(pars_at, (row[{PAR}] + row[{PARS}] * row[{FIELDS}],))")
-    s(f"par = pars[row[{PAR}] :].reshape((row[{PARS}], row[{FIELDS}]))")
-    s(f"t = room[row[{TIME}] : row[{TIME}] + row[{TIMES}]]")
+    s(f"room = carray(room_at, (row[{word.ROOM}],))")
+    s(f"found, runs_at = row[{word.FOUND}], row[{word.RUNS}]")
+    s("runs = room[runs_at : runs_at + 4 * found].reshape((found, 4))")
+    s(f"states = carray(states_at, (row[{word.STATE}] + row[{word.STATES}] * row[{word.WIDTH}],))")
+    s(f"st = states[row[{word.STATE}] :].reshape((row[{word.STATES}], row[{word.WIDTH}]))")
+    s(f"pars = carray(pars_at, (row[{word.PAR}] + row[{word.PARS}] * row[{word.FIELDS}],))")
+    s(f"par = pars[row[{word.PAR}] :].reshape((row[{word.PARS}], row[{word.FIELDS}]))")
+    s(f"ar = carray(floats_at(row[{word.ARENA}]), (row[{word.ARENAS}],))")
+    s(f"t = room[row[{word.TIME}] : row[{word.TIME}] + row[{word.TIMES}]]")
     kinds = [(c.dtype != "i64", 0) for c in kernel.inputs]
     kinds += [(o.dtype == "f64", 1) for o in kernel.outputs]
     for n, (floats, more) in enumerate(kinds):
-        at = f"row[{FIRST + n}]"
+        at = f"row[{word.FIRST + n}]"
         view = ".view(np.float64)" if floats else ""
-        s(f"a_{n} = room[{at} : {at} + row[{COUNT}] + {more}]{view}")
+        s(f"a_{n} = room[{at} : {at} + row[{word.COUNT}] + {more}]{view}")
     columns = ", ".join(f"a_{n}" for n in range(len(kinds)))
-    s(f"call_loop(row[{LOOP}], (runs, par, row[{STRIDE}], st, pars[0:0], t, {columns}))")
+    s(f"call_loop(row[{word.LOOP}], (runs, par, row[{word.STRIDE}], st, ar, t, {columns}))")
     return "\n".join(s.lines) + "\n"
 
 
-def address(loop: Any) -> int:
-    """Where the machine code of a compiled loop is; it has one version."""
-    (version,) = loop.overloads.values()
+def address(loop: Any, arguments: list[Any]) -> int:
+    """Where the machine code is of the compiled loop for arguments of these types."""
+    version = loop.overloads[tuple(map(typeof, arguments))]
     return version.library.get_pointer_to_function(version.fndesc.llvm_func_name)
 
 
@@ -82,17 +80,15 @@ def _call_loop(typing: Any, at: Any, arguments: Any) -> Any:
     return types.float64(at, arguments), generate
 
 
-def _call_entry(typing: Any, at: Any, row: Any, room: Any, states: Any, pars: Any) -> Any:
-    """Call the entry at an address with the addresses of its arguments."""
+def _floats_at(typing: Any, at: Any) -> Any:
+    """An address as a pointer to floats."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        word = ir.IntType(64)
-        kind = ir.FunctionType(ir.VoidType(), [word] * 4)
-        builder.call(builder.inttoptr(values[0], kind.as_pointer()), list(values[1:]))
-        return context.get_dummy_value()
+        return builder.inttoptr(values[0], ir.DoubleType().as_pointer())
 
-    return types.void(*[types.int64] * 5), generate
+    return types.CPointer(types.float64)(at), generate
 
 
+floats_at: Any = intrinsic(_floats_at)
 call_loop: Any = intrinsic(_call_loop)
-call_entry: Any = intrinsic(_call_entry)
+USES = {"call_loop": call_loop, "floats_at": floats_at}  # in the text of an entry

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from llvmlite import ir
 from numba import njit
+from numba.core import types
+from numba.extending import intrinsic
 
 from gpukern.forms import cpu_back
 from gpukern.forms import rows as prim
-from gpukern.forms.cpu_entry import COUNT, ENTRY, FIRST, FOUND, RUNS, TIME, TIMES, call_entry
 from gpukern.forms.rows import NULL_INT
 
+# Words of an entry's row: where things begin, how many there are, and the code to call.
+ROOM, RUNS, FOUND, COUNT, TIME, TIMES = range(6)
+STATE, STATES, WIDTH, PAR, PARS, FIELDS, STRIDE = range(6, 13)
+LOOP, ENTRY, ARENA, ARENAS = range(13, 17)  # the arena of windows in time: address and words
+FIRST = 17  # where inputs begin, and after them outputs
+
 SAME, OWN_RUNS, OWN_ROWS = range(3)  # of ``found``, for each class
+
+
+def _call_entry(typing: Any, at: Any, row: Any, room: Any, states: Any, pars: Any) -> Any:
+    """Call the entry at an address with the addresses of its arguments."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        word = ir.IntType(64)
+        kind = ir.FunctionType(ir.VoidType(), [word] * 4)
+        builder.call(builder.inttoptr(values[0], kind.as_pointer()), list(values[1:]))
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 5), generate
+
+
+call_entry: Any = intrinsic(_call_entry)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
