@@ -8,7 +8,7 @@ numba's simulator, for tests on machines without a GPU.
 
 from __future__ import annotations
 
-import ctypes.util
+import ctypes
 import hashlib
 import importlib.util
 import logging
@@ -17,7 +17,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import version
@@ -26,15 +26,16 @@ from typing import Any
 
 import numpy as np
 
-from gpukern import codegen, device_simulator
+from gpukern import codegen, device_memory, device_simulator
 from gpukern.errors import DeviceError, PlanError
 from gpukern.forms.cuda import THREADS
-from gpukern.staging import HostStaging, PinnedStaging
+from gpukern.staging import NO_MEMORY, HostStaging, PinnedStaging
 
 log = logging.getLogger("gpukern")
 DEVICES = ("cpu", "cuda", "cudasim", "auto")
 DTYPES = {"d": np.float64, "q": np.int64, "i": np.int32, "b": np.uint8}
 EXTRA = "install the extra: pip install 'gpukern[cuda13]' ('gpukern[cuda12]' for CUDA 12)"
+UNSUPPORTED_PTX = 222  # CUDA_ERROR_UNSUPPORTED_PTX_VERSION, for which CuPy has no name
 Launch = Callable[..., None]  # (threads, *arguments); the function strides over what is left
 Tape = list[Callable[[], None]]  # launches with their arguments
 _announced = False
@@ -63,7 +64,9 @@ def what_is_missing() -> str:
     for module, name in (("cupy", "CuPy"), ("numba_cuda", "numba-cuda")):
         if importlib.util.find_spec(module) is None:
             return f"{name} is not installed; {EXTRA}"
-    if ctypes.util.find_library("nvcuda" if sys.platform == "win32" else "cuda") is None:
+    try:  # as CuPy does it; a search may fail for a library that the loader finds
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
         return "there is no NVIDIA driver (libcuda is not found); use device='cpu'"
     import cupy
 
@@ -102,7 +105,16 @@ def recording(device: Cuda | Simulator) -> Iterator[Tape]:
 @cache
 def get(device: str) -> Cuda | Simulator:
     """The device that a plan's job works on."""
-    return Cuda() if device == "cuda" else Simulator()
+    if device != "cuda":
+        return Simulator()
+    import cupy
+
+    try:
+        return Cuda()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise DeviceError(
+            f"device 'cuda': the GPU cannot be used ({error}); free it or use device='cpu'"
+        ) from error
 
 
 # --------------------------------------------------------------------------------- compilation
@@ -204,14 +216,15 @@ class Simulator:
         device_simulator.mend(*parts)
         self.staging = HostStaging()
         self.tape: Tape | None = None
+        self.lock = threading.RLock()
 
     def free_bytes(self) -> int:
         """Memory that may be used."""
         return 1 << 28
 
     def working(self) -> AbstractContextManager[Any]:
-        """Where launches and allocations belong."""
-        return nullcontext()
+        """Where launches and allocations belong; one thread at a time."""
+        return self.lock
 
     def empty(self, n: int, kind: str) -> np.ndarray:
         """Room for n elements; never none, so that there is a pointer to it."""
@@ -295,11 +308,9 @@ class Cuda:
         import cupy
 
         self.cp = cupy
-        if importlib.util.find_spec("rmm") is not None:
-            from rmm.allocators.cupy import rmm_cupy_allocator
-
-            cupy.cuda.set_allocator(rmm_cupy_allocator)
-        device = cupy.cuda.Device()
+        self.rmm = device_memory.share(cupy)
+        self.lock = threading.RLock()
+        self.at = device = cupy.cuda.Device()
         text = device.compute_capability
         self.capability = (int(text[:-1]), int(text[-1]))
         self.most_blocks = device.attributes["MultiProcessorCount"] * 32
@@ -311,12 +322,18 @@ class Cuda:
 
     def free_bytes(self) -> int:
         """Memory that may be used."""
-        pool = self.cp.get_default_memory_pool().free_bytes()
+        own = self.cp.get_default_memory_pool().free_bytes()
+        pool = device_memory.rmm_pool_bytes() if self.rmm else own
         return int(self.cp.cuda.runtime.memGetInfo()[0]) + int(pool)
 
-    def working(self) -> AbstractContextManager[Any]:
-        """Where launches and allocations belong."""
-        return self.stream
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Where launches and allocations belong; one thread at a time.
+
+        Staging and what is recorded are the device's, whichever job they serve.
+        """
+        with self.lock, self.at, self.stream:
+            yield
 
     def empty(self, n: int, kind: str) -> Any:
         """Room for n elements; never none, so that there is a pointer to it."""
@@ -353,7 +370,11 @@ class Cuda:
         function.__globals__["cuda"] = self.cuda
         path = cached_ptx(function, digest, kinds, self.capability)
         module = self.cp.RawModule(path=str(path))
-        kernel = module.get_function(entry_name(path.read_text()))
+        try:
+            kernel = module.get_function(entry_name(path.read_text()))
+            _ = kernel.num_regs  # the driver assembles the function now, not when it is launched
+        except self.cp.cuda.driver.CUDADriverError as error:
+            raise load_error(function.__name__, error, self.name) from error
 
         def launch(threads: int, *arguments: Any) -> None:
             grid = max(1, min(-(-threads // THREADS), self.most_blocks))
@@ -369,13 +390,31 @@ class Cuda:
 
         All of it has been launched before: no module is loaded while the stream is captured.
         """
-        self.stream.begin_capture()
+        runtime = self.cp.cuda.runtime
         try:
-            for again in tape:
-                again()
-        finally:
-            graph = self.stream.end_capture()
+            self.stream.begin_capture()
+            try:
+                for again in tape:
+                    again()
+            finally:
+                graph = self.stream.end_capture()
+        except runtime.CUDARuntimeError as error:
+            if error.status != NO_MEMORY:
+                raise
+            raise MemoryError("for a graph of a small batch") from error
         return partial(graph.launch, self.stream)
+
+
+def load_error(function: str, error: Any, device: str) -> Exception:
+    """What a driver that does not load a function's PTX is answered with."""
+    if error.status == NO_MEMORY:
+        return MemoryError(f"for the code of {function}")
+    remedy = "use device='cpu'"
+    if error.status == UNSUPPORTED_PTX:
+        remedy = f"update the driver, take the extra of its CUDA version or {remedy}"
+    return DeviceError(
+        f"device {device!r}: the driver does not load {function} ({error}); {remedy}"
+    )
 
 
 def _unpacked(arguments: tuple[Any, ...], kinds: str) -> Iterator[Any]:

@@ -1,7 +1,7 @@
 """A step on long series: every symbol's rows shared by many threads, each with a chunk of them.
 
-Everything is decided on the device (see ``device_split.py``): how the rows are cut, from which
-state a chunk begins, and what is run again because a guess was wrong.
+Everything is decided on the device: how the rows are cut (``device_cut.py``), from which state a
+chunk begins, and what is run again because a guess was wrong (``device_split.py``).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpukern.forms import cpu, device_segments, device_split
+from gpukern.forms import cpu, device_cut, device_segments
 from gpukern.forms.cuda import INFO, RUN, THREADS
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Chunks:
         self.words = step.words
         self.names = [name for name, _ in step.layout.header]
         self.mode, self.lags = self._mode()
-        self.blocks = self.mode in (device_split.BLOCKS, device_segments.SEGMENTS)
+        self.blocks = self.mode in (device_cut.BLOCKS, device_segments.SEGMENTS)
         self.length = cpu.BLOCK if self.blocks else max(step.least, rows.n // device.lanes)
         self.most = symbols * (2 if self.blocks else 1) + rows.n // self.length + 1
         self.ends = device.full(symbols, "q", 0)
@@ -64,7 +64,7 @@ class Chunks:
         )  # fmt: skip
         if self.blocks:
             self._run_blocks()
-        elif self.mode == device_split.STEP:
+        elif self.mode == device_cut.STEP:
             self._run_guesses()
         else:
             self._call("run", most, self._whole(self.table))
@@ -84,29 +84,40 @@ class Chunks:
             any(name.startswith(prefix) for name in self.names) for prefix in ("prev_", "prev2_")
         )
         if variant == "step":
-            return device_split.STEP, lags
+            return device_cut.STEP, lags
         if variant == "fold_all":
-            return device_split.BLOCKS, lags
+            return device_cut.BLOCKS, lags
         if variant == "fold_all_segments":
             return device_segments.SEGMENTS, lags
         if "rows" in variant:
-            return device_split.ROWS, lags
-        return device_split.TIME, lags if variant.startswith("fold") else -1
+            return device_cut.ROWS, lags
+        return device_cut.TIME, lags if variant.startswith("fold") else -1
 
     # -- where they begin ------------------------------------------------------------------
 
     def _cut(self) -> None:
         """Chunks of a length, which begin where their state can be found."""
-        step, names, t = self.step, self.names, self.columns[0]
-        windowed = self.mode in (device_split.ROWS, device_split.TIME)
+        step, names, runs, ends = self.step, self.names, self.rows.runs, self.ends
         params = [p.name for p in step.kernel.params]
+        pari, ints = step.parameters.view(np.int64), step.rows.view(np.int64)
+        rows_word = names.index("rows") if "rows" in names else -1
+        window = 0
+        if self.mode == device_cut.STEP:
+            window = -self.device.speculate_rows
+        elif not self.blocks:
+            window = params.index("window") + 1
+        starts = self.device.empty(2 * self.most, "q")
+        self.do.find_chunks(
+            self.most, runs, ends, self.length, self.mode, self.lags, pari, window,
+            step.state.stride, 1 + len(params), ints, rows_word,
+            names.index("o") if self.blocks else -1, self.words, self.columns[0], starts,
+            self.symbols,
+        )  # fmt: skip
+        if step.layout.arena_fields:
+            self.do.thin_starts(self.symbols * THREADS, runs, ends, starts, self.symbols)
         self.do.cut_runs(
-            self.most, self.rows.runs, self.ends, self.length, self.mode, self.lags,
-            params.index("window") + 1 if windowed else 0, step.state.stride,
-            step.parameters.view(np.int64), 1 + len(params), cpu.BLOCK, step.rows.view(np.int64),
-            names.index("rows") if "rows" in names else -1,
-            names.index("o") if self.blocks else -1, self.words, t, self.table, self.info,
-            self.spans, self.final, self.counts, self.device.speculate_rows, self.symbols,
+            self.most, runs, ends, starts, ints, self.words, rows_word, self.table, self.info,
+            self.spans, self.final, self.counts, self.symbols,
         )  # fmt: skip
 
     def _cut_segments(self) -> None:
@@ -132,15 +143,18 @@ class Chunks:
         )  # fmt: skip
 
     def _arena(self) -> tuple[Array, Array]:
-        """Regions for the chunks of a duration window: their rooms summed, and the memory."""
+        """Regions for the chunks of a duration window: their rooms summed, and the memory.
+
+        No row is in more than two of them, so the host need not ask how many there are.
+        """
         device, most, fields = self.device, self.most, self.step.layout.arena_fields
         room = device.full(most + 1, "q", 0)
         if not fields:
             return room, device.empty(1, "d")
-        live = self.step.live_rows(self.symbols, whole=True)
+        live = self.step.live_rows(self.symbols)
         self.do.room_of_chunks(most, self.table, self.info, live, room, most)
         room = device.running_sum(room)
-        total = int(device.fetch(room[most : most + 1])[0])
+        total = 2 * self.rows.n + self.step.carried + 2 * most
         return room, device.empty(total * fields, "d")
 
     # -- what is done ----------------------------------------------------------------------

@@ -6,15 +6,18 @@ where columns live and that nothing between upload and download waits for the ho
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpukern import backend, frame_cudf
+from gpukern import backend, device_resident, frame_cudf
+from gpukern.device_functions import Functions
 from gpukern.device_piece import DevicePiece
 from gpukern.device_push import Push, length
 from gpukern.device_schedule import Schedule
-from gpukern.device_step import Array, DeviceStep, Functions
+from gpukern.device_step import Array, DeviceStep
 from gpukern.errors import DeviceError, Error
 from gpukern.forms.rows import NULL_INT
 from gpukern.frame import Result, kind_of
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
 LEAST_ROWS = 1 << 12  # of a piece; below that, memory is short for another reason
 MOST_ROWS = 1 << 26
+# Bytes of a piece's columns in or out: so short that copies run beside the work on other pieces.
+STAGED = 1 << 29
 PUSHES = 4  # lengths of small batches whose work is kept to be repeated
 
 
@@ -41,20 +46,32 @@ class DeviceJob(Job):
         super().__init__(plan, threads=1)
         self.device: Any = backend.get(device)
         self.functions = Functions(self.device)
-        with self.device.working():
-            self.steps = [
-                DeviceStep(self.device, self.functions, step, state)
-                for step, state in zip(plan.steps, self.states, strict=True)
-            ]
         self.row_wise = frozenset()  # all steps work on grouped rows here
         self.most_rows = 0  # of a piece; 0: as many as memory allows
         self.pushes: dict[tuple[int, bool], Push] = {}
         self.begun: Kept | None = None  # the state before the first piece, once that has changed it
         self.schedule = Schedule(self)
-        with self.device.working():
+        self.loaded: set[bool] = set()  # whether functions for chunks, and for none, are
+        with self._memory("before the first row"), self.device.working():
+            self.steps = [
+                DeviceStep(self.device, self.functions, step, state)
+                for step, state in zip(plan.steps, self.states, strict=True)
+            ]
             self.tables: dict[str, Array] = {
                 n: self.device.put(t.ravel()) for n, t in self.schedule.tables.items()
             }
+            self._load(chunks=False)
+
+    @contextmanager
+    def _memory(self, when: str) -> Iterator[None]:
+        """An error of the project's where memory runs short."""
+        try:
+            yield
+        except MemoryError as error:
+            raise DeviceError(
+                f"device {self.device.name!r} is out of memory {when} ({error}); free memory "
+                "there or use device='cpu'"
+            ) from error
 
     @property
     def repaired(self) -> dict[str, int]:
@@ -94,8 +111,8 @@ class DeviceJob(Job):
         return super().snapshot()
 
     def restore(self, header: dict[str, Any], arrays: list[np.ndarray]) -> None:
-        super().restore(header, arrays)
-        with self.device.working():
+        with self._memory("for the state"), self.device.working():
+            super().restore(header, arrays)
             for step in self.steps:
                 step.from_host()
 
@@ -107,10 +124,15 @@ class DeviceJob(Job):
                 if step.state.mapped:
                     step.send_parameters()
 
-    def compile(self, step: int) -> None:
-        """Load the step's device functions."""
-        for name in self.steps[step].template.kinds:
-            self.steps[step].function(name)
+    def _load(self, *, chunks: bool) -> None:
+        """Load what is launched, before there is work that could stop half way."""
+        if chunks in self.loaded:
+            return
+        arena = any(step.layout.arena_fields for step in self.steps)
+        self.functions.load(chunks=chunks, arena=arena)
+        for step in self.steps:
+            step.load(chunks=chunks)
+        self.loaded.add(chunks)
 
     # -- work -----------------------------------------------------------------------------
 
@@ -208,6 +230,8 @@ class DeviceJob(Job):
             hi = min(lo + (self.most_rows or fit), n)
             kept = None
             try:
+                if hi - lo >= self.device.split_rows:
+                    self._load(chunks=True)
                 # A large piece that fails has moved some steps on: it begins again from here. A
                 # small one changes nothing when it fails, but the pieces before it have.
                 if hi - lo >= self.device.split_rows or (lo == 0 and hi < n):
@@ -246,9 +270,10 @@ class DeviceJob(Job):
         """Copies in, work and copies out of rows lo…hi."""
         staging = self.device.staging
         own = slots if isinstance(slots, int) else slots[lo:hi]
-        self._reserve(own, hi - lo)
+        # First the copies: they run beside the work on the piece before, for which the arenas wait.
         words = staging.upload(self._words(columns, t, lo, hi))
         codes = own if isinstance(own, int) else staging.upload([own])
+        self._reserve(own, hi - lo)
         piece = DevicePiece(self, hi - lo, not isinstance(own, int))
         staging.make_room(piece.out, piece.bits)
         piece.take(codes, words)
@@ -304,8 +329,9 @@ class DeviceJob(Job):
             kept = None
             try:
                 self._grow()
+                self._load(chunks=n >= self.device.split_rows)
                 kept = self._keep() if n >= self.device.split_rows else None
-                return self._run_resident(n, slots, t, columns)
+                return device_resident.run(self, n, slots, t, columns)
             except MemoryError as error:
                 self._put_back(kept)
                 raise DeviceError(
@@ -313,33 +339,11 @@ class DeviceJob(Job):
                     f"already ({error}); free memory there or pass fewer rows at a time"
                 ) from error
 
-    def _run_resident(
-        self, n: int, slots: Array | int, t: Array | None, columns: dict[str, Array]
-    ) -> tuple[Array, Array]:
-        device, plan, last = self.device, self.schedule, self.last.copy()
-        own = [columns[name].view(np.int64) for name in self.plan.value_columns]
-        if t is not None and self.plan.uses_time:
-            own.append(t)
-        words = device.empty(max(plan.inputs, 1) * n, "q")
-        for at, column in enumerate(own):
-            words[at * n : (at + 1) * n] = column
-        piece = DevicePiece(self, n, not isinstance(slots, int))
-        piece.take(slots, words)
-        piece.find_runs()
-        if t is not None:
-            symbols = len(self.symbols)
-            grouped = piece.grouped_column(t)
-            last[:symbols] = piece.check_time(grouped, last[:symbols])
-        counts = piece.symbol_rows()
-        for step in self.steps:
-            step.reserve(counts, len(self.symbols))
-        piece.run()
-        self.last = last
-        return piece.out, piece.bits
-
     def _rows_that_fit(self) -> int:
-        """Rows of which all columns, twice, take half of the free memory."""
+        """Rows of which all columns, twice, take half of the free memory; no copy is too long."""
         plan = self.schedule
         words = 2 * len(plan.columns) + plan.dense + len(plan.results)
         row = 8 * (words + len(self.plan.outputs)) + 13 * len(plan.classes) + 64
-        return int(min(max(self.device.free_bytes() // (4 * row), LEAST_ROWS), MOST_ROWS)) & ~7
+        copied = STAGED // (8 * max(plan.inputs, len(self.plan.outputs), 1))
+        fit = min(self.device.free_bytes() // (4 * row), copied, MOST_ROWS)
+        return int(max(fit, LEAST_ROWS)) & ~7

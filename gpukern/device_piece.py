@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpukern.device_step import Array, Rows
-from gpukern.errors import UnsortedError
 from gpukern.forms.cuda import RUN, THREADS
 
 if TYPE_CHECKING:
     from gpukern.device_job import DeviceJob
     from gpukern.device_schedule import Operand, Stage
+
+MOST_COUNTED = (1 << 31) - 1  # CUB numbers what it sums with 32 bits, and CuPy does not ask
 
 
 class DevicePiece:
@@ -45,27 +46,31 @@ class DevicePiece:
         self.dense = device.empty(plan.dense * n, "q")
         self.results = device.empty(len(plan.results) * n, "q")
         self.small = n < device.split_rows
-        # Rows are counted over all classes of a level, in a small piece class by class.
-        self.first = self.tables["alone" if self.small else "first"]
+        # Rows are counted over all classes of a level, or class by class.
+        level = max((len(stage.classes) for stage in plan.stages), default=0)
+        self.alone = self.small or level * n > MOST_COUNTED
+        self.first = self.tables["alone" if self.alone else "first"]
         self.none = device.full(n if plan.absent else 1, "d", np.nan)  # an input that is not given
         outputs = len(job.plan.outputs)
         self.out = device.empty(outputs * n, "q")
         self.bits = device.empty(outputs * ((n + 7) // 8), "b")
         self.pos = device.empty(n if grouped else 1, "i")
 
-    def take(self, slots: Array | int, words: Array) -> None:
-        """Rows of symbols known by their slots; ``words``: the columns, one below the other."""
+    def take(self, slots: Array | int, words: Array, order: Array | None = None) -> None:
+        """Rows of symbols known by their slots; ``words``: the columns, one below the other.
+
+        ``order`` is that of the slots where it is known.
+        """
         if isinstance(slots, int):
             inputs = self.plan.inputs * self.n
             self.owners[: self.n] = slots
             self.words[:inputs] = words[:inputs]
         else:
-            self.group(slots, self.device.argsort(slots), words)
+            self.group(slots, self.device.argsort(slots) if order is None else order, words)
 
     def group(self, slots: Array, order: Array, words: Array) -> None:
         """Columns in grouped order."""
         do, n, inputs = self.do, self.n, self.plan.inputs
-        self.order = order
         do.take_codes(n, slots, order, self.owners, n)
         do.invert(n, order, self.pos, n)
         do.take_words(inputs * n, words, order, self.words, inputs, n)
@@ -73,39 +78,6 @@ class DevicePiece:
     def find_runs(self) -> None:
         """The run of every symbol."""
         self.do.find_runs(self.symbols, self.owners, self.n, self.runs, self.counts, self.symbols)
-
-    # -- columns that were not checked on the host ----------------------------------------
-
-    def grouped_column(self, words: Array) -> Array:
-        """An int64 column in grouped order."""
-        if not self.grouped:
-            return words
-        to = self.device.empty(self.n, "q")
-        self.do.take_words(self.n, words, self.order, to, 1, self.n)
-        return to
-
-    def symbol_rows(self) -> np.ndarray:
-        """How many rows each symbol has (waits for the device)."""
-        runs = self.device.fetch(self.runs[: self.symbols * RUN]).reshape(-1, RUN)
-        return runs[:, 3] - runs[:, 2]
-
-    def check_time(self, t: Array, last: np.ndarray) -> np.ndarray:
-        """Raise UnsortedError if time goes backwards within a symbol; the symbols' new last times.
-
-        ``t`` is in grouped order; a missing time is no time.
-        """
-        device, do, n, symbols = self.device, self.do, self.n, self.symbols
-        before, bad = device.put(last), device.empty(n, "q")
-        do.find_backward(n, self.owners, self.runs, t, before, bad, n)
-        if int(device.fetch(device.running_sum(bad)[n - 1 : n])[0]):
-            row = int(np.flatnonzero(device.fetch(bad)[:n])[0])
-            symbol = list(self.job.symbols.slots)[int(device.fetch(self.owners)[row])]
-            raise UnsortedError(
-                f"time goes backwards: column {self.job.plan.time!r}, symbol {symbol!r}, at "
-                f"{int(device.fetch(t)[row])}; sort the input or pass sort=True"
-            )
-        do.last_times(symbols, self.runs, t, before, symbols)
-        return device.fetch(before)[:symbols]
 
     # -- work -----------------------------------------------------------------------------
 
@@ -135,8 +107,10 @@ class DevicePiece:
             if self.small:
                 do.count_kept(count * THREADS, self.keep, self.ends, begin, count, n)
             else:
-                own = slice((begin - 1) * n, (begin - 1 + count) * n)
-                self.device.running_sum(self.keep[own], self.ends[own])
+                part = 1 if self.alone else count
+                for c in range(begin - 1, begin - 1 + count, part):
+                    own = slice(c * n, (c + part) * n)
+                    self.device.running_sum(self.keep[own], self.ends[own])
             do.find_kept_runs(
                 count * symbols, self.runs, self.ends, first, self.runs, self.counts, begin,
                 count, n, symbols,

@@ -36,6 +36,7 @@ class Push:
         self.words = self.device.empty(inputs, "q") if grouped else piece.words[:inputs]
         self.codes = self.device.empty(2 * rows, "i") if grouped else piece.owners[:rows]
         self.memory = _memory(job)
+        self.places: Array | None = None  # 0, 1, 2, … where rows come from the device
         self.tape: backend.Tape = []
         self.repeat: Callable[[], None] | None = None
 
@@ -57,6 +58,21 @@ class Push:
             codes.append(np.argsort(narrow, kind="stable").astype(np.int32))
         staging.fill(self.codes, codes, rows)
         staging.fill(self.words, columns, rows)
+
+    def take(
+        self, slots: Array | int, order: Array | None, columns: Sequence[Array], n: int
+    ) -> None:
+        """Bring the rows of a batch that is on the device, ``order`` being that of the slots."""
+        rows = self.rows
+        self.codes[:n] = slots
+        self.codes[n:rows] = self.symbols
+        if order is not None:
+            if self.places is None:
+                self.places = self.device.put(np.arange(rows, dtype=np.int32))
+            self.codes[rows : rows + n] = order
+            self.codes[rows + n : 2 * rows] = self.places[n:]
+        for at, column in enumerate(columns):
+            self.words[at * rows : at * rows + n] = column
 
     def run(self) -> None:
         """Queue the work: the outputs are those of the piece."""

@@ -47,6 +47,8 @@ def mend(kernel: Any, kernelapi: Any) -> None:
     kernel.BlockManager.run = run
     kernel.BlockThread.syncthreads = _meet
     kernelapi.FakeCUDAShared.array = _shared_array
+    # It has no warps: the few threads of its blocks are one.
+    kernelapi.FakeCUDAModule.syncwarp = kernelapi.FakeCUDAModule.syncthreads
 
 
 def _meet(thread: Any) -> None:

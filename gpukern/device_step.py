@@ -9,27 +9,15 @@ import numpy as np
 
 from gpukern import codegen
 from gpukern.device_chunks import Chunks
-from gpukern.forms import cuda, device_rows
+from gpukern.device_functions import Functions
+from gpukern.forms import cuda
 from gpukern.state import StepState
 
 if TYPE_CHECKING:
     from gpukern.plan import Step
 
 Array = Any  # of the device
-
-
-class Functions:
-    """The device functions that all plans share, loaded when first called."""
-
-    def __init__(self, device: Any) -> None:
-        self.device = device
-        self.loaded: dict[str, Any] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in self.loaded:
-            function, kinds = device_rows.FUNCTIONS[name]
-            self.loaded[name] = self.device.load(function, codegen.text_digest(function), kinds)
-        return self.loaded[name]
+WHOLE = ("run", "keep")  # functions of a step's module that are launched on any rows
 
 
 @dataclass(frozen=True)
@@ -60,6 +48,7 @@ class DeviceStep:
         self.arena = device.empty(1, "d")
         self.caps = np.zeros(0, np.int64)
         self.live = np.zeros(0, np.int64)  # at most so many rows of each symbol are in the arena
+        self.carried = 0  # at most so many were there, of all symbols, before the latest rows
         self.repaired = device.full(1, "q", 0)  # chunks whose guess was wrong, so far
         self.sliced = "D" in self.template.kinds["run"]
         self.least = self._least_chunk(step.params)
@@ -74,6 +63,12 @@ class DeviceStep:
                 getattr(module, name), f"{self.kernel.name}_{module.digest}", made.kinds[name]
             )
         return self.loaded[name]
+
+    def load(self, *, chunks: bool) -> None:
+        """Load what is launched on rows that are cut into chunks, or that are not."""
+        for name in self.template.kinds:
+            if chunks or name in WHOLE:
+                self.function(name)
 
     def _least_chunk(self, params: dict[str, Any]) -> int:
         """Rows of a chunk below which rebuilding its state would be most of the work."""
@@ -111,16 +106,17 @@ class DeviceStep:
             caps = self.caps.copy()
             caps[:symbols][short] = need[short] + need[short] // 2
             self._move_arena(caps, symbols)
+        self.carried = int(self.live[:symbols].sum())
         self.live[:symbols] += added
 
-    def live_rows(self, symbols: int, whole: bool = False) -> Array:
-        """Rows in the arena per symbol; ``whole``: with those at its front no longer needed."""
+    def live_rows(self, symbols: int) -> Array:
+        """Rows in the arena per symbol that later rows may need."""
         live = self.device.full(symbols, "q", 0)
         names = [n for n, _ in self.layout.header]
         word = {n: names.index(n) if n in names else -1 for n in ("older", "newer", "head", "tail")}
         self.functions.live_rows(
             symbols, self.rows.view(np.int64), self.words, word["older"], word["newer"],
-            -1 if whole else word["head"], word["tail"], live, symbols,
+            word["head"], word["tail"], live, symbols,
         )  # fmt: skip
         return live
 
@@ -198,6 +194,8 @@ class DeviceStep:
         """Queue a function of the step's module on the runs of a table and their state rows."""
         counts, at, runs = table
         st, ss, sw, arena = state
+        if name == "run" and self.kernel.form == "rank":
+            threads *= cuda.LANES
         self.function(name)(
             threads, counts, at, rows.owner, runs, self.parameters,
             self.parameters.view(np.int64), self.state.stride, st, st.view(np.int64), ss, sw,

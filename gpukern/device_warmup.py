@@ -7,15 +7,15 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from gpukern import backend, codegen
+from gpukern import backend, codegen, device_functions
 from gpukern.errors import PlanError
 from gpukern.forms import cuda, device_rows
 
 if TYPE_CHECKING:
     from gpukern.plan import Plan
 
-# Their functions enter the table of shared ones when they are imported.
-SHARED = ("gpukern.forms.device_split", "gpukern.forms.device_segments", "gpukern.join_device")
+# The modules of shared functions: those of plans and those of joins.
+SHARED = (*device_functions.CHUNKS, "gpukern.join_device")
 
 
 def parse_architecture(text: str) -> tuple[int, int]:

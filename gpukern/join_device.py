@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpukern import backend
-from gpukern.device_step import Functions
+from gpukern.device_functions import Functions
 from gpukern.forms.device_rows import device
 from gpukern.join_match import find, minus
 

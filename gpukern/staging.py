@@ -8,13 +8,18 @@ last use: memory is given back in the order of its own stream only.
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 NO_MEMORY = 2  # cudaErrorMemoryAllocation, for which CuPy has no name
+COPIERS = min(8, os.cpu_count() or 1)
+SHARED = 1 << 20  # bytes that are worth several threads
 
 
 class HostStaging:
@@ -54,8 +59,10 @@ class PinnedStaging:
         self.outward = cupy.cuda.Stream(non_blocking=True)
         self.free: dict[int, list[Any]] = {}  # pinned buffers by size
         self.busy: deque[tuple[Any, int, Any]] = deque()  # (event, size, buffer) on their way in
-        self.held: deque[list[Any]] = deque()
-        self.leaving: deque[tuple[Any, Any, int, Any, Sequence[np.ndarray], int]] = deque()
+        self.held: deque[tuple[list[Any], Any]] = deque()  # (arrays, event) that work reads
+        self.copiers = ThreadPoolExecutor(COPIERS, "gpukern-copy")
+        self.landing = ThreadPoolExecutor(1, "gpukern-land")  # while the next work is queued
+        self.leaving: deque[Callable[[], None]] = deque()  # what is left of downloads
 
     def upload(self, columns: Sequence[np.ndarray]) -> Any:
         """The columns on the device, one below the other; work queued later waits for them."""
@@ -63,10 +70,9 @@ class PinnedStaging:
         dtype = columns[0].dtype if columns else np.dtype(np.int64)
         size, buffer = self._pinned(max(total, 1) * dtype.itemsize)
         pinned = np.frombuffer(buffer, dtype, max(total, 1))
-        at = 0
-        for column in columns:
-            pinned[at : at + column.size] = column
-            at += column.size
+        ends = np.cumsum([c.size for c in columns]).tolist()
+        parts = [pinned[end - c.size : end] for end, c in zip(ends, columns, strict=True)]
+        self._copy(parts, columns)
         with self.inward:
             copy = self.cp.empty(max(total, 1), dtype)
             copy.set(pinned, stream=self.inward)
@@ -93,12 +99,15 @@ class PinnedStaging:
             self.free.setdefault(size, []).append(buffer)
 
     def release(self, arrays: list[Any]) -> None:
-        """The work on uploaded arrays has been queued: hold them until the next piece's is."""
-        self.held.append(arrays)
-        # Memory that goes back to the inward stream from now on is written after that work.
-        self.inward.wait_event(self.work.record())
+        """The work on uploaded arrays has been queued: hold them until the next piece's is.
+
+        Their memory goes back to the inward stream then, and is written there after the work on
+        them: what is uploaded next waits for that work, but not for this piece's.
+        """
+        self.held.append((arrays, self.work.record()))
         if len(self.held) > 1:
-            self.held.popleft()
+            _, done = self.held.popleft()
+            self.inward.wait_event(done)
 
     def download(self, array: Any, targets: Sequence[np.ndarray], stride: int) -> None:
         """Begin to copy into the targets what stands ``stride`` behind each other."""
@@ -108,24 +117,33 @@ class PinnedStaging:
         size, buffer = self._pinned(array.nbytes)
         pinned = np.frombuffer(buffer, array.dtype, array.size)
         array.get(stream=self.outward, out=pinned, blocking=False)
-        self.leaving.append((self.outward.record(), array, size, buffer, targets, stride))
+        land = partial(self._land, self.outward.record(), array, size, buffer, targets, stride)
+        # A small batch has nothing beside which to land, and changing threads takes longer.
+        self.leaving.append(land if size < SHARED else self.landing.submit(land).result)
         while len(self.leaving) > 2:  # values and bitmaps of one piece are on their way
-            self._land()
+            self.leaving.popleft()()
 
     def finish(self) -> None:
         """All targets are filled."""
         while self.leaving:
-            self._land()
+            self.leaving.popleft()()
         self.work.synchronize()
         self.held.clear()
 
-    def _land(self) -> None:
-        event, array, size, buffer, targets, stride = self.leaving.popleft()
+    def _land(
+        self, event: Any, array: Any, size: int, buffer: Any, targets: Sequence[np.ndarray],
+        stride: int,
+    ) -> None:  # fmt: skip
+        """Into the targets, when the pinned buffer is filled; until then the array lives."""
         event.synchronize()
         pinned = np.frombuffer(buffer, array.dtype, array.size)
-        for at, target in enumerate(targets):
-            target[:] = pinned[at * stride : at * stride + target.size]
+        self._copy(targets, [pinned[at * stride :][: t.size] for at, t in enumerate(targets)])
         self.free.setdefault(size, []).append(buffer)
+
+    def _copy(self, targets: Sequence[np.ndarray], sources: Sequence[np.ndarray]) -> None:
+        """On the host: one thread alone is slower than the way to the device."""
+        run = self.copiers.map if sum(t.nbytes for t in targets) >= SHARED else map
+        deque(run(np.copyto, targets, sources), maxlen=0)
 
     def _pinned(self, size: int) -> tuple[int, Any]:
         """A pinned buffer of at least that size, from the ring if one is free."""

@@ -1,4 +1,4 @@
-"""The CUDA templates: one thread per run of rows, written out as the source of a generated module.
+"""The CUDA templates: a thread or a warp per run of rows, written as a generated module's source.
 
 Every module has a function ``run`` whose leading arguments are those of ``HEAD``::
 
@@ -32,6 +32,7 @@ from gpukern.kernel import Kernel
 
 RUN = 5  # words of an entry of ``runs``
 THREADS = 128  # of a block; fewer in the simulator
+LANES = 32  # threads of a warp
 INFO = 4  # words about a chunk: is it the symbol's first, the number of its row lo, rows before it
 NULL_INT = "-9223372036854775808"
 # Argument kinds: q int64*, d float64*, i int32*, u uint32*, b uint8*, n int64; Q and D are arrays,
@@ -77,11 +78,17 @@ class Loop:
         self.s.block(f"def {name}({', '.join(n for n, _ in args)}):")
         return "".join(kind for _, kind in args)
 
-    def over_runs(self, *, blocks: bool = False) -> None:
-        """Begin the loop over runs: entry, parameters. A run takes a thread or a block of them."""
+    def over_runs(self, *, taken_by: str = "thread") -> None:
+        """Begin the loop over runs: entry, parameters. A run takes a thread, a warp or a block."""
         s = self.s
-        self.stride = "cuda.gridDim.x" if blocks else "cuda.gridsize(1)"
-        s(f"entry = {'cuda.blockIdx.x' if blocks else 'cuda.grid(1)'}", "entries = counts[at]")
+        if taken_by == "warp":  # blocks of the simulator are shorter than one
+            s(f"lanes = min({LANES}, cuda.blockDim.x)", "lane = cuda.threadIdx.x % lanes")
+        first, self.stride = {
+            "thread": ("cuda.grid(1)", "cuda.gridsize(1)"),
+            "warp": ("cuda.grid(1) // lanes", "cuda.gridsize(1) // lanes"),
+            "block": ("cuda.blockIdx.x", "cuda.gridDim.x"),
+        }[taken_by]
+        s(f"entry = {first}", "entries = counts[at]")
         s.block("while entry < entries:")
         self.read_run()
         self.read_parameters("slot")
@@ -283,10 +290,16 @@ def _move_region(loop: Loop) -> None:
     s(f"off = room[entry] * {fields}", "cap = room[entry + 1] - room[entry]")
     s.block(f"if info[entry * {INFO}] == 1:")
     s(*(f"{old} = xs[slot * xss + {at[w]} * xsw]" for old, w in (("xoff", "off"), ("xcap", "cap"))))
-    ends = ("older", "newer") if "older" in at else ("tail",)
-    s("live = min(xcap, 1 + " + " + ".join(loop.word(at[e], "i") for e in ends) + ")")
+    places = ["j"] * fields
+    if "older" in at:
+        s(f"live = min(xcap, 1 + {loop.word(at['older'], 'i')} + {loop.word(at['newer'], 'i')})")
+    else:
+        # Rows before the head stay behind. The last field is the window in order, which has none.
+        head, tail = loop.word(at["head"], "i"), loop.word(at["tail"], "i")
+        s(f"head = {head}", f"live = {tail} - head", f"{head} = 0", f"{tail} = live")
+        places[:-1] = ["head + j"] * (fields - 1)
     s("j = 0")
     s.block("while j < live:")
-    s(*(f"ari[off + {f} * cap + j] = xa[xoff + {f} * xcap + j]" for f in range(fields)))
+    s(*(f"ari[off + {f} * cap + j] = xa[xoff + {f} * xcap + {p}]" for f, p in enumerate(places)))
     s("j += 1").end(2)
     s(f"{loop.word(at['off'], 'i')} = off", f"{loop.word(at['cap'], 'i')} = cap")

@@ -334,7 +334,7 @@ def _scan(fold: _DeviceFold, loop: Loop, segmented: bool) -> str:
     s(f"tile_o = cuda.shared.array({THREADS}, np.int64)")
     s(*(f"tile_{name} = cuda.shared.array({THREADS}, np.float64)" for name in [*columns, *own]))
     s("me = cuda.threadIdx.x")
-    loop.over_runs(blocks=True)
+    loop.over_runs(taken_by="block")
     s("first = spans[2 * entry]", "last = spans[2 * entry + 1] - 1")
     s.block(f"if {chunk_word('first', 'rows', True)} == 0:")
     s(*empty).end()

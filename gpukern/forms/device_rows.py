@@ -27,10 +27,12 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], str]] = {}
 
 
 def device(kinds: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Note a device function and its argument kinds."""
+    """Note a device function and its argument kinds; a name is there once, in all modules."""
 
     def note(function: Callable[..., Any]) -> Callable[..., Any]:
-        FUNCTIONS[function.__name__] = (function, kinds)
+        other, _ = FUNCTIONS.setdefault(function.__name__, (function, kinds))
+        if other is not function:
+            raise NameError(f"{function.__name__} is a device function of {other.__module__} too")
         return function
 
     return note

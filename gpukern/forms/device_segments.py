@@ -17,24 +17,11 @@ import numpy as np
 from numba.extending import register_jitable
 
 from gpukern.forms.cuda import INFO, RUN, THREADS
+from gpukern.forms.device_cut import run_of
 from gpukern.forms.device_rows import device
 
 cuda: Any = None  # the backend puts numba.cuda or its simulator here
 SEGMENTS = 4  # beside the ways in which other chunks find the row they start from
-
-
-@register_jitable
-def run_of(c, ends, symbols):
-    """The run that chunk c belongs to; ``ends`` is the running count of chunks."""
-    first = 0
-    last = symbols - 1
-    while first < last:
-        mid = (first + last) >> 1
-        if ends[mid] <= c:
-            first = mid + 1
-        else:
-            last = mid
-    return first
 
 
 @device("qqnqqn")

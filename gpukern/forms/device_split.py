@@ -1,10 +1,7 @@
-"""Many threads on one symbol: runs cut into chunks, each with a state row of its own.
+"""Many threads on one symbol: the states of the chunks that ``device_cut.py`` makes of a run.
 
-The same idea as ``split.py`` on CPU threads, with everything decided on the device. A chunk is an
-entry of a run table (slot, state row, lo, hi, emit) whose state row is a scratch one; ``info``
-says whether it is its symbol's first, the number of its row lo among the symbol's rows, how many
-rows of the run stand before it and, where a fold has segments, how many of its segment. A border
-from which the state cannot be rebuilt is dropped: the chunk before it goes on to the next.
+Where a duration window's rows stand, what the symbol takes over from its last chunk, and which
+chunks of a step began in a wrong state.
 """
 
 from typing import Any
@@ -15,137 +12,6 @@ from gpukern.forms.cuda import INFO, RUN
 from gpukern.forms.device_rows import device
 
 cuda: Any = None  # the backend puts numba.cuda or its simulator here
-ROWS, TIME, STEP, BLOCKS = 0, 1, 2, 3  # how a chunk finds the row it starts from
-
-
-@device("qnnqn")
-def count_chunks(runs, length, extra, ends, symbols):
-    """How many chunks each run may have."""
-    s = cuda.grid(1)
-    while s < symbols:
-        rows = runs[s * RUN + 3] - runs[s * RUN + 2]
-        ends[s] = (rows + length - 1) // length + (extra if rows > 0 else 0)
-        s += cuda.gridsize(1)
-
-
-@register_jitable
-def border(run, j, runs, length, mode, lags, number, full, block):
-    """The first row of chunk j of a run."""
-    lo = runs[run * RUN + 2]
-    hi = runs[run * RUN + 3]
-    if j == 0:
-        return lo
-    if mode == BLOCKS:
-        skip = max(lags - number, 0)
-        return min(lo + skip + (block - full) + (j - 1) * length, hi)
-    return min(lo + j * length, hi)
-
-
-@register_jitable
-def start_of(row, lo, mode, span, lags, number, t):
-    """The row to start from so that ``row`` finds its exact state; −1 if it lies before the run.
-
-    ``number`` is the number of row ``lo`` among the symbol's rows.
-    """
-    if mode == BLOCKS:
-        return row
-    if mode == STEP:
-        return max(lo, row - span)
-    if mode == ROWS:
-        place = number + row - lo - lags
-        start = row - (place - (place // span - 1) * span)
-        return start if start - lags >= lo else -1
-    limit = t[row] - span
-    if lags >= 0:  # folds: the beginning of the cell before
-        limit = (t[row] // span - 1) * span - 1
-    first = lo
-    last = row
-    while first < last:
-        mid = (first + last) >> 1
-        if t[mid] <= limit:
-            first = mid + 1
-        else:
-            last = mid
-    return first if first - max(lags, 0) > lo else -1
-
-
-@device("qqnnnnnqnnqnnnqqqqqqnn")
-def cut_runs(runs, ends, length, mode, lags, window, stride, pari, words, block,
-             sti, rows_word, full_word, ss, t, chunks, info, spans, final, counts, ahead_rows,
-             symbols):  # fmt: skip
-    """Fill the table of chunks; a thread per chunk that a run may have."""
-    total = ends[symbols - 1]
-    c = cuda.grid(1)
-    while c < total:
-        first = 0
-        last = symbols - 1
-        while first < last:
-            mid = (first + last) >> 1
-            if ends[mid] <= c:
-                first = mid + 1
-            else:
-                last = mid
-        run = first
-        begin = ends[run - 1] if run > 0 else 0
-        parts = ends[run] - begin
-        j = c - begin
-        lo = runs[run * RUN + 2]
-        hi = runs[run * RUN + 3]
-        slot = runs[run * RUN]
-        number = sti[slot * ss + rows_word] if rows_word >= 0 else 0
-        full = sti[slot * ss + full_word] if mode == BLOCKS else 0
-        span = (
-            ahead_rows
-            if mode == STEP
-            else (pari[slot * stride * words + window] if window > 0 else 1)
-        )
-        row = border(run, j, runs, length, mode, lags, number, full, block)
-        start = lo
-        if j > 0 and row < hi:
-            start = start_of(row, lo, mode, span, lags, number, t)
-        stop = row
-        if j == 0 or (row < hi and start >= 0):
-            # On to the next border from which a chunk can start.
-            ahead = j + 1
-            stop = hi
-            while ahead < parts:
-                other = border(run, ahead, runs, length, mode, lags, number, full, block)
-                if other >= hi or start_of(other, lo, mode, span, lags, number, t) >= 0:
-                    stop = other
-                    ahead = parts
-                ahead += 1
-        else:
-            start = row
-        chunks[c * RUN] = slot
-        chunks[c * RUN + 1] = c
-        chunks[c * RUN + 2] = start
-        chunks[c * RUN + 3] = stop
-        chunks[c * RUN + 4] = row
-        info[c * INFO] = 1 if j == 0 else 0
-        info[c * INFO + 1] = number + start - lo
-        info[c * INFO + 2] = start - lo
-        if stop == hi and (row < hi or j == 0):
-            final[run] = c
-        if j == 0:
-            spans[2 * run] = c
-            spans[2 * run + 1] = ends[run]
-        if c == 0:
-            counts[2] = total
-        c += cuda.gridsize(1)
-
-
-@device("qqqqn")
-def room_of_chunks(chunks, info, live, room, total):
-    """Arena rows a chunk needs, from which ``room`` becomes its region by a running sum."""
-    c = cuda.grid(1)
-    while c < total:
-        rows = chunks[c * RUN + 3] - chunks[c * RUN + 2]
-        if info[c * INFO] == 1:
-            rows += live[chunks[c * RUN]]
-        room[c + 1] = rows + 2
-        if c == 0:
-            room[0] = 0
-        c += cuda.gridsize(1)
 
 
 @device("qqqnnqqnn")
@@ -171,7 +37,7 @@ def move_regions(old, new, sti, ss, off, begins, caps, fields, symbols):
 
 @device("qnnnnnqn")
 def live_rows(sti, ss, older, newer, head, tail, live, symbols):
-    """Rows in every symbol's arena region: older + newer, or head…tail (head −1: all up to tail).
+    """Rows in every symbol's arena region that a later row may need: older + newer, or head…tail.
 
     The arguments are header words; ``older`` is −1 where the state has no such word.
     """
@@ -181,7 +47,7 @@ def live_rows(sti, ss, older, newer, head, tail, live, symbols):
         if older >= 0:
             live[s] = sti[row + older] + sti[row + newer]
         else:
-            live[s] = sti[row + tail] - (sti[row + head] if head >= 0 else 0)
+            live[s] = sti[row + tail] - sti[row + head]
         s += cuda.gridsize(1)
 
 

@@ -23,10 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import checks
 
 from gpukern import backend, codegen, join_device, kernel
-from gpukern.forms import cuda, device_rows, device_segments, device_split
+from gpukern.forms import cuda, device_cut, device_rows, device_segments, device_split
 
 ARCHITECTURES = ((9, 0), (8, 0))
-SHARED = (device_rows, device_segments, device_split, join_device)
+SHARED = (device_rows, device_cut, device_segments, device_split, join_device)
 WHOLE = 7  # every so many functions, the second architecture is compiled from Python, too
 
 Function = tuple[str, Callable[..., Any], str]  # name, function, argument kinds

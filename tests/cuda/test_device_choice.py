@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes.util
+import ctypes
 import importlib.util
 import logging
 import os
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 import gpukern as gk
-from gpukern import backend
+from gpukern import backend, device_memory
 from gpukern.errors import DeviceError, PlanError
 
 PLAN = gk.Plan([gk.midprice()])
@@ -58,7 +58,11 @@ def test_cuda_without_a_package_names_the_extra(
 
 def test_cuda_without_a_driver_says_so(monkeypatch: pytest.MonkeyPatch, unexamined: None) -> None:
     without(monkeypatch)
-    monkeypatch.setattr(ctypes.util, "find_library", lambda name: None)
+
+    def absent(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(ctypes, "CDLL", absent)
     with pytest.raises(DeviceError, match=r"no NVIDIA driver \(libcuda.*use device='cpu'"):
         PLAN.start(device="cuda")
 
@@ -86,3 +90,18 @@ def test_the_simulator_after_the_compiler_is_refused_with_the_remedy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60
     )
     assert "set NUMBA_ENABLE_CUDASIM=1 before Python starts" in done.stdout, done.stderr
+
+
+class Resource:
+    """A resource as RMM's are: some have a size, some take memory from another."""
+
+    def __init__(self, size: int | None, upstream: Resource | None = None) -> None:
+        if size is not None:
+            self.pool_size = lambda: size
+        self.upstream_mr = upstream
+
+
+def test_the_pools_of_rmm_are_found_behind_other_resources() -> None:
+    chain = Resource(None, Resource(1 << 30, Resource(None)))
+    assert device_memory.pool_bytes(chain) == 1 << 30
+    assert device_memory.pool_bytes(Resource(None)) == 0

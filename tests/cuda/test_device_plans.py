@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gpukern as gk
+from gpukern import device_piece
 from gpukern.errors import DeviceError, UnsortedError
 from gpukern.forms.cpu import BLOCK
 
@@ -131,6 +132,23 @@ def test_a_large_table_goes_in_pieces() -> None:
         job.most_rows = 64
         made = job.run(table)
         samples.assert_same(made, plan.run(table), plan.output_names)
+
+
+def test_rows_beyond_32_bits_over_all_classes_are_counted_class_by_class(
+    simulator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[int] = []
+    running_sum = simulator.running_sum
+
+    def noted(values: Any, out: Any = None) -> Any:
+        counted.append(values.size)
+        return running_sum(values, out)
+
+    monkeypatch.setattr(simulator, "running_sum", noted)
+    monkeypatch.setattr(device_piece, "MOST_COUNTED", 500)
+    for plan in plans(FORMS):
+        check_run(plan, keyed(400, 3), "cudasim")
+    assert max(counted) <= 500
 
 
 def test_sorted_on_request_and_back_in_the_caller_s_order() -> None:

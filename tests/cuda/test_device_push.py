@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
@@ -102,6 +103,20 @@ def test_a_refused_batch_changes_nothing_that_is_repeated() -> None:
     host = job.plan.resume(before)
     host.push(table.slice(20, 20))
     assert job.snapshot() == host.snapshot()
+
+
+def test_jobs_of_several_threads_do_not_record_each_other() -> None:
+    plans_of = [gk.Plan([gk.midprice(), gk.ewma("price", alpha=0.1 * n)]) for n in (1, 2, 3, 4)]
+    table = keyed(200, 3).select(plans_of[0].input_columns)
+
+    def pushed(plan: gk.Plan) -> pa.Table:
+        job = plan.start(device="cudasim")
+        return pa.concat_tables([job.push(table.slice(at, 20)) for at in range(0, 200, 20)])
+
+    with ThreadPoolExecutor(4) as threads:
+        made = list(threads.map(pushed, plans_of))
+    for plan, own in zip(plans_of, made, strict=True):
+        samples.assert_same(own, plan.run(table), plan.output_names)
 
 
 @pytest.mark.parametrize(("rows", "shared"), [(1, 32), (32, 32), (33, 64), (4_000, 4_096)])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections.abc import Iterator
+from importlib.metadata import distributions, requires
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,26 @@ def test_a_dependency_is_pinned_within_the_project_s_range(line: str) -> None:
     requirement = Requirement(line)
     version = (PIP | CONDA)[requirement.name.lower()]
     assert requirement.specifier.contains(Version(version.replace("*", "999")))
+
+
+def needs(name: str, extras: set[str]) -> Iterator[str]:
+    """What the installed package of that name needs, on this Python."""
+    for line in requires(name) or []:
+        needed = Requirement(line)
+        if needed.marker is None or any(needed.marker.evaluate({"extra": e}) for e in extras):
+            yield needed.name.lower().replace("_", "-")
+
+
+# Packages of conda that cuDF brings, beside those that are pinned.
+CUDF = {"packaging"}
+HERE = {found.metadata["Name"].lower().replace("_", "-") for found in distributions()}
+
+
+@pytest.mark.parametrize("name", sorted(HERE & PIP.keys()))
+def test_what_a_pinned_package_needs_is_there(name: str) -> None:
+    # pip installs without asking for dependencies.
+    extras = {"", "schemaregistry"} if name == "confluent-kafka" else {""}
+    assert set(needs(name, extras)) <= {*PIP, *CONDA, *CUDF}
 
 
 def test_the_compiler_is_the_extra_s() -> None:

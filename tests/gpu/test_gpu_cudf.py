@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,17 @@ def test_pieces_continue_each_other(cudf: Any, frame: Any) -> None:
     made = cudf.concat([job.push(frame.iloc[:999]), job.push(frame.iloc[999:])])
     expected = PLAN.run(market(FEW, 100_000).select(PLAN.input_columns))
     samples.assert_same(made.to_arrow(), expected, PLAN.output_names)
+
+
+def test_small_frames_repeat_one_graph(cudf: Any, frame: Any) -> None:
+    job: Any = PLAN.start(device="cuda")
+    edges = [0, 1_000, *range(1_060, 2_000, 60)]
+    made = [job.push(frame.iloc[a:b]) for a, b in pairwise(edges)]
+    (push,) = [p for p in job.pushes.values() if p.rows == 64]
+    assert push.repeat is not None
+    expected = PLAN.run(market(FEW, 100_000).select(PLAN.input_columns))
+    rows = np.arange(edges[-1])
+    samples.assert_same(cudf.concat(made).to_arrow(), expected, PLAN.output_names, rows)
 
 
 def test_sorted_on_request(frame: Any) -> None:

@@ -77,7 +77,7 @@ def test_a_push_without_memory_leaves_the_state(pool: Any, rows: int) -> None:
     samples.assert_same(made, expected, plan.output_names, np.arange(1_000, 1_000 + rows))
 
 
-@pytest.mark.parametrize("tool", ["memcheck", "racecheck", "initcheck"])
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck", "initcheck", "synccheck"])
 def test_the_sanitizer_finds_nothing(tool: str) -> None:
     sanitizer = shutil.which("compute-sanitizer")
     if sanitizer is None:

@@ -49,6 +49,17 @@ def test_batches_of_like_length_repeat_one_graph() -> None:
     samples.assert_same(pa.concat_tables(made), plan.run(table.slice(0, 4_000)), plan.output_names)
 
 
+@pytest.mark.parametrize("window", ["1s", "60s", "1h"])
+@pytest.mark.parametrize("name", ["rolling_mean", "rolling_median"])
+def test_windows_wide_for_their_chunks(name: str, window: str) -> None:
+    pushed(gk.kernels()[name]("price", window=window))
+
+
+@pytest.mark.parametrize("window", [1, 31, 128, 129, 3_000])
+def test_windows_in_order_of_any_length(window: int) -> None:
+    pushed(gk.rolling_median("price", window=window, min_periods=1))
+
+
 def pushed(expr: Any) -> Any:
     plan = gk.Plan([expr])
     table = market(FEW, 1_000_000).select(plan.input_columns)
