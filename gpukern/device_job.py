@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpukern import backend, device_resident, frame_cudf
+from gpukern import backend, device_resident, frame, frame_cudf
 from gpukern.device_functions import Functions
 from gpukern.device_piece import DevicePiece
 from gpukern.device_push import Push, length
@@ -41,6 +41,7 @@ class DeviceJob(Job):
     """A job whose columns and state are on a device. Made by ``Plan.start(device=...)``."""
 
     tapes = False  # it has its own: recorded graphs
+    numbers = staticmethod(frame.floats)
 
     def __init__(self, plan: Plan, device: str) -> None:
         super().__init__(plan, threads=1)
@@ -143,6 +144,8 @@ class DeviceJob(Job):
         t: np.ndarray | None,
         columns: dict[str, np.ndarray],
         pool: Any,
+        *,
+        pack: bool,
     ) -> list[Result]:
         results = [
             Result(

@@ -28,7 +28,10 @@ _ARROW = {"f64": _F64, "i64": _I64, "i8": pa.int8(), "b": pa.bool_()}
 
 @dataclass
 class Result:
-    """One output column in row order with its Arrow validity bitmap."""
+    """One output column in row order with its Arrow validity bitmap.
+
+    Flags and signs are int64 words, or packed as Arrow has them: bits, int8.
+    """
 
     name: str
     dtype: str
@@ -126,11 +129,10 @@ def floats(column: pa.ChunkedArray, name: str) -> np.ndarray:
     return _numbers(pc.cast(array, _F64, safe=False))
 
 
-def values(column: pa.ChunkedArray, name: str) -> np.ndarray:
-    """The same in any number type, for one that will copy them: a cast of few costs the most."""
+def numbers(column: pa.ChunkedArray, name: str) -> np.ndarray:
+    """The same, integers without nulls as they stand: whoever works on some rows casts those."""
     array = _one_array(column)
-    plain = pa.types.is_integer(array.type) or array.type == _F64
-    if plain and not array.null_count:
+    if pa.types.is_integer(array.type) and not array.null_count:
         return array.to_numpy()
     return floats(column, name)
 
@@ -238,18 +240,16 @@ def _codes(column: pa.ChunkedArray, name: str) -> tuple[np.ndarray, pa.Array]:
     return _numbers(indices), array.dictionary
 
 
-def arrow_array(result: Result) -> pa.Array:
-    """The result as an Arrow array of its declared type."""
+def arrow_array(result: Result, n: int) -> pa.Array:
+    """The result on n rows as an Arrow array of its declared type."""
     if result.array is not None:
         return result.array
-    n = len(result.values)
     validity = pa.py_buffer(result.bits) if result.nulls else None
-    if result.dtype in ("f64", "i64"):
-        data = result.values
-    elif result.dtype == "i8":
+    data = result.values
+    if result.dtype == "i8" and data.dtype == np.int64:
         data = np.empty(n, np.int8)
         prim.narrow(result.values, data)
-    else:
+    elif result.dtype == "b" and data.dtype == np.int64:
         data = np.empty((n + 7) // 8, np.uint8)
         prim.pack_bools(result.values, data)
     kind = _ARROW[result.dtype]
@@ -271,7 +271,8 @@ def attach(table: Any, results: Sequence[Result]) -> Any:
     kind = kind_of(table)
     if kind == "pandas":
         return _attach_pandas(table, results)
-    arrays = [arrow_array(r) for r in results]
+    n = len(table) if kind == "polars" else table.num_rows
+    arrays = [arrow_array(r, n) for r in results]
     if kind == "polars":
         import polars as pl
 

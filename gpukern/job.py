@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -47,6 +47,7 @@ class Job:
     """Carried state and the work on one batch. Made by ``Plan.start`` and ``Plan.resume``."""
 
     tapes = True  # whether small pushes may go through a tape of the CPU
+    numbers = staticmethod(frame.numbers)  # how value columns are read
 
     def __init__(self, plan: Plan, *, threads: int | None = None) -> None:
         self.plan = plan
@@ -122,7 +123,7 @@ class Job:
         n = arrow.num_rows
         pool = self._threads() if n >= SHARE else None
         few = taped and 0 < n <= tape.MOST
-        columns, t = self._columns(arrow, pool, frame.values if few else frame.floats)
+        columns, t = self._columns(arrow, pool)
         known = len(self.symbols)
         try:
             if t is None and len(self.row_wise) == len(self.plan.steps):
@@ -144,7 +145,8 @@ class Job:
         if few:
             results = self._tape(n).play(self, n, slots, t, columns)
         else:
-            results = self._process(n, slots, t, columns, pool)
+            pack = order is None and frame.kind_of(table) != "pandas"
+            results = self._process(n, slots, t, columns, pool, pack=pack)
         if order is not None:
             results = [_unsort(r, order) for r in results]
         return frame.attach(table, results)
@@ -188,15 +190,12 @@ class Job:
     # -- input ----------------------------------------------------------------------------
 
     def _columns(
-        self,
-        table: pa.Table,
-        pool: ThreadPoolExecutor | None,
-        floats: Callable[[pa.ChunkedArray, str], np.ndarray],
+        self, table: pa.Table, pool: ThreadPoolExecutor | None
     ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
         """Value columns and time as arrays."""
 
         def read(name: str) -> np.ndarray:
-            as_array = frame.integers if name in self.integers else floats
+            as_array = frame.integers if name in self.integers else self.numbers
             return as_array(table.column(name), name)
 
         names = self.plan.value_columns
@@ -316,28 +315,37 @@ class Job:
         t: np.ndarray | None,
         columns: dict[str, np.ndarray],
         pool: ThreadPoolExecutor | None,
+        *,
+        pack: bool,
     ) -> list[Result]:
+        """``pack``: flags and signs are told as Arrow has them, and take no more room than that."""
         for step, module in enumerate(self.modules):
             if module is None:
                 self.compile(step)
-        results = self._results(n)
+        results, narrow = self._results(n, pack=pack)
         few = len(self.modules) <= FEW_STEPS
         size = min(max(PIECE, RUN * len(self.symbols)), MAX_PIECE) if not few else MAX_PIECE
 
-        room = 8 * (min(size, n) + 1)
-        if room > self.rooms.size:
-            self.rooms = Rooms(room)
+        most = min(size, n) + 1
+        if most > self.rooms.elements:
+            self.rooms = Rooms(most)
 
         def prepare(lo: int) -> Piece:
             hi = min(lo + size, n)
             if hi - lo == n:
                 targets = [(r.values, r.bits) for r in results]
-                return Piece(self, n, slots, t, columns, targets, pool)
+                return Piece(self, n, slots, t, columns, targets, narrow, pool)
             cut = {name: c[lo:hi] for name, c in columns.items()}
-            targets = [(r.values[lo:hi], r.bits[lo // 8 : (hi + 7) // 8]) for r in results]
+            targets = [
+                (
+                    _rows(r.values, lo, hi),
+                    r.bits[lo // 8 : (hi + 7) // 8],
+                )
+                for r in results
+            ]
             now = None if t is None else t[lo:hi]
             own = slots if isinstance(slots, int) else slots[lo:hi]
-            return Piece(self, hi - lo, own, now, cut, targets, pool)
+            return Piece(self, hi - lo, own, now, cut, targets, narrow, pool)
 
         # The next piece's rows are numbered while this one's kernels run.
         piece = prepare(0) if n else None
@@ -351,10 +359,11 @@ class Job:
                 piece = later.result() if later is not None else prepare(ahead)
         return results
 
-    def _results(self, n: int) -> list[Result]:
-        """Room for the outputs on n rows."""
+    def _results(self, n: int, *, pack: bool) -> tuple[list[Result], frozenset[int]]:
+        """Room for the outputs on n rows, and which of them are packed."""
         kinds = [np.float64 if o.dtype == "f64" else np.int64 for o in self.plan.outputs]
         size = (n + 7) // 8
+        narrow = frozenset[int]()
         if n < FEW:  # a piece of two arrays for each costs less than two arrays
             values = list(empty(len(kinds) * n).reshape(len(kinds), n))
             for at, kind in enumerate(kinds):
@@ -362,17 +371,29 @@ class Job:
                     values[at] = values[at].view(np.int64)
             bits = list(np.empty((len(kinds), size), np.uint8))
         else:
-            values = [empty(n, kind) for kind in kinds]
+            rooms = {"b": (size, np.uint8), "i8": (n, np.int8)} if pack else {}
+            dtypes = [o.dtype for o in self.plan.outputs]
+            narrow = frozenset(at for at, dtype in enumerate(dtypes) if dtype in rooms)
+            values = [
+                empty(*rooms.get(dtype, (n, kind)))
+                for dtype, kind in zip(dtypes, kinds, strict=True)
+            ]
             bits = [empty(size, np.uint8) for _ in kinds]
-        return [
+        results = [
             Result(o.name, o.dtype, own, valid, 0)
             for o, own, valid in zip(self.plan.outputs, values, bits, strict=True)
         ]
+        return results, narrow
 
     def _threads(self) -> ThreadPoolExecutor | None:
         if self.threads > 1 and self.pool is None:
             self.pool = ThreadPoolExecutor(self.threads, "gpukern")
         return self.pool
+
+
+def _rows(values: np.ndarray, lo: int, hi: int) -> np.ndarray:
+    """Those rows of a result; of flags, which are packed, the bytes."""
+    return values[lo // 8 : (hi + 7) // 8] if values.dtype == np.uint8 else values[lo:hi]
 
 
 def _empty_columns(kernel: Kernel) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -18,22 +18,22 @@ def empty(n: int, dtype: type = np.float64) -> np.ndarray:
 
 
 class Rooms:
-    """Blocks of one size that are lent and given back, the last one first.
+    """Blocks for so many elements that are lent and given back, the last one first.
 
     What was written last is still in the cache, and no thread meets pages that are new to it, as
     with an allocator that keeps a heap for each thread. Calls from several threads are safe.
     """
 
-    def __init__(self, size: int) -> None:
-        self.size = size  # bytes
-        self.free: list[np.ndarray] = []
+    def __init__(self, elements: int) -> None:
+        self.elements = elements
+        self.free: dict[int, list[np.ndarray]] = {1: [], 4: [], 8: []}  # by bytes of an element
 
-    def lend(self) -> np.ndarray:
-        """A block of bytes whose content means nothing."""
+    def lend(self, width: int) -> np.ndarray:
+        """A block of bytes whose content means nothing, for elements of so many bytes."""
         try:
-            return self.free.pop()
+            return self.free[width].pop()
         except IndexError:
-            return empty(self.size, np.uint8)
+            return empty(width * self.elements, np.uint8)
 
 
 class Lent:
@@ -41,24 +41,25 @@ class Lent:
 
     def __init__(self, rooms: Rooms) -> None:
         self.rooms = rooms
-        self.blocks: dict[int, np.ndarray] = {}
+        self.blocks: dict[int, tuple[int, np.ndarray]] = {}
 
     def empty(self, n: int, dtype: type = np.float64) -> np.ndarray:
         """An uninitialised array; a small one, or one that no room can hold, is an ordinary one."""
-        size = n * np.dtype(dtype).itemsize
-        if size < SMALL or size > self.rooms.size:
+        width = np.dtype(dtype).itemsize
+        if n * width < SMALL or n > self.rooms.elements:
             return empty(n, dtype)
-        block = self.rooms.lend()
-        self.blocks[id(block)] = block
-        return block[:size].view(dtype)
+        block = self.rooms.lend(width)
+        self.blocks[id(block)] = width, block
+        return block[: n * width].view(dtype)
 
     def give_back(self, array: np.ndarray) -> None:
         """Nobody reads the array, or another view of its room, any more."""
-        block = self.blocks.pop(id(array.base), None)
+        width, block = self.blocks.pop(id(array.base), (0, None))
         if block is not None:
-            self.rooms.free.append(block)
+            self.rooms.free[width].append(block)
 
     def close(self) -> None:
         """Nobody reads any of the arrays any more."""
-        self.rooms.free.extend(self.blocks.values())
+        for width, block in self.blocks.values():
+            self.rooms.free[width].append(block)
         self.blocks.clear()

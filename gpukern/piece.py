@@ -40,6 +40,7 @@ class Piece:
         t: np.ndarray | None,
         columns: dict[str, np.ndarray],
         targets: list[tuple[np.ndarray, np.ndarray]],
+        narrow: frozenset[int],
         pool: Executor | None,
     ) -> None:
         self.job = job
@@ -47,11 +48,19 @@ class Piece:
         self.pool = pool
         self.short = n < 4 * split.LEAST  # a pass over a column is not worth waking a thread
         self.skip = job.plan.nan_policy == "skip"
+        self.lent = Lent(job.rooms)
         self.targets = targets
+        # Flags and signs are words while the piece is worked on, and packed at its end.
+        self.narrow = [(place, targets[place][0]) for place in narrow]
+        for place in narrow:
+            self.targets[place] = self.lent.empty(n, np.int64), targets[place][1]
         self.nulls = [0] * len(targets)
         self.columns: dict[Any, Any] = {("column", name): c for name, c in columns.items()}
+        for name, column in columns.items():
+            if name not in job.integers and column.dtype != np.float64:
+                self.columns["column", name] = room = self.lent.empty(n)
+                room[:] = column
         self.columns[None] = t
-        self.lent = Lent(job.rooms)
         self.presence = Presence(job, n, slots, self.columns, pool, self.lent)
         self.classes = self.presence.classes
 
@@ -68,6 +77,11 @@ class Piece:
                     self._shared_step(n)
             else:
                 self._share(lambda task: task(), self._tasks(units))
+        for place, packed in self.narrow:
+            if packed.dtype == np.uint8:
+                prim.pack_bools(self.targets[place][0], packed)
+            else:
+                prim.narrow(self.targets[place][0], packed)
         self.lent.close()
         return self.nulls
 
@@ -339,9 +353,10 @@ class Piece:
     def _done(self, rows: RowClass, outs: list[np.ndarray]) -> None:
         """The dense results are where they are wanted: room for others, while it is in the cache.
 
-        Those that later steps read as they stand are kept to the end.
+        Those that later steps read as they stand are kept to the end, and so are outputs.
         """
         kept = [id(dense.base) for dense in list(rows.dense.values())]
+        kept += [id(self.targets[place][0].base) for place, _ in self.narrow]
         for dense in outs:
             if id(dense.base) not in kept:
                 self.lent.give_back(dense)
