@@ -37,6 +37,7 @@ ENTRY = "void(CPointer(int64), CPointer(int64), CPointer(float64), CPointer(floa
 
 _lock = threading.RLock()
 _modules: dict[tuple[str, bool], types.ModuleType] = {}
+_entries: dict[str, Any] = {}  # by their text
 
 
 def cache_dir() -> Path:
@@ -132,20 +133,19 @@ def load(
 
 def load_entry(name: str, text: str, uses: Mapping[str, Any]) -> Any:
     """The compiled entry of a text, which uses these functions (``forms/cpu_entry.py``)."""
-    parts = [text, platform.python_version(), numba.__version__, llvmlite.__version__]
-    parts += [inspect.getsource(function._defn) for function in uses.values()]
-    digest = hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:16]
-    key = (f"entry {digest}", True)
     with _lock:
-        if key not in _modules:
+        if text not in _entries:
+            parts = [text, platform.python_version(), numba.__version__, llvmlite.__version__]
+            parts += [inspect.getsource(function._defn) for function in uses.values()]
+            digest = hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:16]
             path = write(cache_dir() / "cpu" / f"entry_{name}_{digest}.py", text)
             try:
-                _modules[key] = _execute_entry(path, uses)
+                _entries[text] = _execute_entry(path, uses).entry
             except (EOFError, pickle.UnpicklingError):
                 for damaged in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
                     damaged.unlink()
-                _modules[key] = _execute_entry(path, uses)
-        return _modules[key].entry
+                _entries[text] = _execute_entry(path, uses).entry
+        return _entries[text]
 
 
 def _execute_entry(path: Path, uses: Mapping[str, Any]) -> types.ModuleType:

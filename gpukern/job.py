@@ -94,6 +94,7 @@ class Job:
         self.rooms = Rooms(0)
         self.block = np.zeros(0)  # of all state rows
         self.tape: Tape | None = None
+        self.entries: dict[int, tuple[Any, int]] = {}
         self.taped = self.tapes and Tape.fits(self)
         self.jit = True
 
@@ -294,12 +295,14 @@ class Job:
 
     def entry(self, step: int) -> tuple[Any, int]:
         """A step's entry and the address of its loop, compiled or from the cache."""
-        template = self.plan.steps[step].template
-        loops = self._loop_arguments(step)
-        module = codegen.load(template.kernel, template.variant, template.text, loops)
-        name, text = cpu_entry.shape(template.kernel), cpu_entry.text(template.kernel)
-        entry = codegen.load_entry(name, text, cpu_entry.USES)
-        return entry, cpu_entry.address(module.run, loops["run"])
+        if step not in self.entries:
+            template = self.plan.steps[step].template
+            loops = self._loop_arguments(step)
+            module = codegen.load(template.kernel, template.variant, template.text, loops)
+            name, text = cpu_entry.shape(template.kernel), cpu_entry.text(template.kernel)
+            entry = codegen.load_entry(name, text, cpu_entry.USES)
+            self.entries[step] = entry, cpu_entry.address(module.run, loops["run"])
+        return self.entries[step]
 
     def _tape(self, n: int) -> Tape:
         """The tape, with room for n rows."""

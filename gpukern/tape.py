@@ -66,8 +66,7 @@ class Tape:
             np.zeros(classes * capacity, np.uint32),
             np.zeros(max(1, len(script.gathers)), np.int64),
         )
-        self.entries = [job.entry(n) for n in range(len(job.plan.steps))]
-        self.rows = self._rows(script)
+        self.rows = self._rows(job, script)
         self.block: np.ndarray | None = None
         self.given: list[np.ndarray] = []
         self.pars = np.zeros(0)
@@ -83,12 +82,12 @@ class Tape:
         words = self.room[at : at + self.capacity]
         return words if integers else words.view(np.float64)
 
-    def _rows(self, script: Script) -> np.ndarray:
+    def _rows(self, job: Job, script: Script) -> np.ndarray:
         """The row of words for the entry of each step."""
         widest = max(len(line) - 5 + line[3] for line in script.steps)
         rows = np.zeros((len(script.steps), cpu_play.FIRST + widest), np.int64)
         for n, kind, _, ins, _, *outs in script.steps:
-            entry, loop = self.entries[n]
+            entry, loop = job.entry(n)
             rows[n, cpu_play.ROOM] = len(self.room)
             rows[n, cpu_play.RUNS] = script.runs + 4 * self.capacity * kind
             rows[n, cpu_play.LOOP] = loop
