@@ -36,13 +36,14 @@ def decoding(captures: Path, repeats: int) -> tuple[list[dict[str, Any]], list[d
     print_table(
         "collect: messages per second on one core, decoded and checked",
         [
-            *("exchange, channel", "bytes", "decoded", "and checked", "cryptofeed"),
+            *("exchange, channel", "bytes", "singly", "decoded", "and checked", "cryptofeed"),
             *("ratio", "checked", "target"),
         ],
         [
             (
                 f"{case['exchange']} {case['channel']}",
                 case["bytes"],
+                f"{case['single_per_s']:,.0f}",
                 f"{case['decoded_per_s']:,.0f}",
                 f"{case['checked_per_s']:,.0f}",
                 f"{case['cryptofeed_per_s']:,.0f}" if case["ratio"] else case["reason"],

@@ -1,6 +1,8 @@
 """Decoding and checking recorded messages, against cryptofeed's parsers on the same messages.
 
-One core, one process, both fed the bytes that came from the exchange. Decoding alone is what
+One core, one process, both fed the bytes that came from the exchange. Messages are decoded in
+blocks of 1024, as `replay` does (and one by one, as a quiet feed does: `single_per_s`). Cryptofeed
+takes one message at a time, it has no other way. Decoding alone is what
 cryptofeed does with trades, quotes and funding (parsing, and objects of its own; its callbacks are
 left out), and what `ratio` compares there. Books it also keeps, so that the ratio there is that of
 decoding, checking and keeping. `checked_ratio` is that for every channel: gaps and repetitions are
@@ -22,9 +24,12 @@ from typing import Any
 import msgspec
 
 from collectors.adapter import BookUpdate
+from collectors.errors import DecodeError
 from collectors.exchanges import make_adapter
 from collectors.integrity import Integrity
 from collectors.raw import RawReader
+from collectors.replay import BLOCK
+from collectors.scan import ready
 
 from .harness import interleaved, median, significant
 
@@ -52,7 +57,7 @@ def recordings(captures: Path) -> Iterator[Recorded]:
     yield from _binance("binance", spot, _binance_spot)
     yield from _binance("binance-futures", futures, _binance_futures)
     funding = captures / "binance_usdm" / "mark_price_1s_20260930.jsonl"
-    yield Recorded("binance-futures", "funding", _lines(funding.read_bytes()), 100, b"", _futures)
+    yield Recorded("binance-futures", "funding", _lines(funding.read_bytes()), 500, b"", _futures)
     kraken = _lines(gzip.decompress((captures / "kraken" / "book_v2_btcusd.jsonl.gz").read_bytes()))
     books = [(at, frame) for at, frame in kraken if b'"channel":"book"' in frame]
     acks = [(at, frame) for at, frame in kraken if b'"method":"subscribe"' in frame]
@@ -70,10 +75,12 @@ def recordings(captures: Path) -> Iterator[Recorded]:
 
 def measure(recorded: Recorded, repeats: int) -> dict[str, Any]:
     """Messages per second of both, and the ratio."""
+    ready.load()
     frames, passes = recorded.frames, recorded.passes
     runs: dict[str, Callable[[], object]] = {
-        "decode": lambda: _decode(recorded),
-        "checked": lambda: _check(recorded),
+        "single": _single(recorded),
+        "decode": _decode(recorded),
+        "checked": _check(recorded),
     }
     if recorded.rival is not None:
         runs["cryptofeed"] = recorded.rival(recorded)
@@ -84,6 +91,8 @@ def measure(recorded: Recorded, repeats: int) -> dict[str, Any]:
         "channel": recorded.channel,
         "messages": len(frames),
         "bytes": round(sum(len(frame) for _, frame in frames) / len(frames)),
+        "block": BLOCK,
+        "single_per_s": significant(messages / seconds["single"]),
         "decoded_per_s": significant(messages / seconds["decode"]),
         "checked_per_s": significant(messages / seconds["checked"]),
         "cryptofeed_per_s": None,
@@ -133,19 +142,53 @@ def _symbol(recorded: Recorded) -> str:
     return "BTC/USDT:USDT" if recorded.exchange == "binance-futures" else "BTC/USDT"
 
 
-def _decode(recorded: Recorded) -> None:
-    decode, frames = make_adapter(recorded.exchange).decode, _frames(recorded)
-    for _ in range(recorded.passes):
-        for at, frame in frames:
-            decode(frame, at)
+def _single(recorded: Recorded) -> Callable[[], None]:
+    frames = _frames(recorded)
+
+    def decode_singly() -> None:
+        decode = make_adapter(recorded.exchange).decode
+        for _ in range(recorded.passes):
+            for at, frame in frames:
+                decode(frame, at)
+
+    return decode_singly
 
 
-def _check(recorded: Recorded) -> None:
-    decode, frames = make_adapter(recorded.exchange).decode, _frames(recorded)
-    for _ in range(recorded.passes):
-        check = Integrity().check
-        for at, frame in frames:
-            check(decode(frame, at))
+def _decode(recorded: Recorded) -> Callable[[], None]:
+    blocks = list(_blocks(recorded))
+
+    def decode() -> None:
+        decode_many = make_adapter(recorded.exchange).decode_many
+        for frames, times in blocks:
+            for _ in decode_many(frames, times):
+                pass
+
+    return decode
+
+
+def _check(recorded: Recorded) -> Callable[[], None]:
+    messages, blocks = len(_frames(recorded)), list(_blocks(recorded))
+
+    def check() -> None:
+        decode_many = make_adapter(recorded.exchange).decode_many
+        left = 0
+        for frames, times in blocks:
+            for events in decode_many(frames, times):
+                if not left:  # another pass
+                    left, check = messages, Integrity().check
+                left -= 1
+                assert not isinstance(events, DecodeError)
+                check(events)
+
+    return check
+
+
+def _blocks(recorded: Recorded) -> Iterator[tuple[list[bytes], list[int]]]:
+    """All messages in blocks, as `replay` makes them, and their times."""
+    frames = [*_frames(recorded)] * recorded.passes
+    for start in range(0, len(frames), BLOCK):
+        block = frames[start : start + BLOCK]
+        yield [frame for _, frame in block], [at for at, _ in block]
 
 
 def _lines(content: bytes) -> Frames:

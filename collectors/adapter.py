@@ -13,12 +13,12 @@ number by which the exchange counts the messages of that stream, None where it c
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar
 
 import msgspec
 
-from collectors.errors import CollectorError
+from collectors.errors import CollectorError, DecodeError
 from collectors.symbols import SymbolTable
 
 Level = tuple[float, float]  # price, size; size 0 removes the level
@@ -211,3 +211,24 @@ class Adapter(ABC):
         Any bytes give events or `DecodeError`, nothing else. Unknown keys are skipped; a stream
         that is not decoded gives `Ignored`.
         """
+
+    def decode_many(
+        self, frames: Sequence[bytes], recv_ns: Sequence[int]
+    ) -> Iterator[list[Event] | DecodeError]:
+        """What `decode` makes of each frame, in their order; the error instead of raising it.
+
+        Frames may be decoded when their turn comes: take them all before calling again.
+        """
+        return singly(self.decode, frames, recv_ns)
+
+
+def singly(
+    decode: Callable[[bytes, int], list[Event]], frames: Sequence[bytes], recv_ns: Sequence[int]
+) -> Iterator[list[Event] | DecodeError]:
+    """What `decode` makes of each frame when its turn comes; the error instead of raising it."""
+    for frame, at in zip(frames, recv_ns, strict=True):
+        try:
+            decoded: list[Event] | DecodeError = decode(frame, at)
+        except DecodeError as error:
+            decoded = error
+        yield decoded

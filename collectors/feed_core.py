@@ -9,7 +9,8 @@ randomness belong to the caller, so that a test can drive hours of it by hand.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 from collectors.adapter import (
     Adapter,
@@ -39,6 +40,7 @@ from collectors.feed_lines import (
     Subscription,
 )
 from collectors.raw import one_line
+from collectors.scan.together import FEW
 from collectors.session import Forget, Known, Lost, Session, Subscribed, mark
 from collectors.venues import Venue
 
@@ -167,18 +169,36 @@ class FeedCore:
 
     def received(self, number: int, now: int, frame: bytes) -> list[Action]:
         """A message came by the socket."""
+        return self.received_many(number, (now,), (frame,))
+
+    def received_many(
+        self, number: int, times: Sequence[int], frames: Sequence[bytes]
+    ) -> list[Action]:
+        """Messages came by the socket, at these times."""
         line = self.lines.get(number)
         if line is None:
             return []
-        line.heard_ns = now
-        line.frames += 1
+        now = line.heard_ns = times[-1]
+        line.frames += len(frames)
         counters = self.counters
-        counters.frames += 1
-        counters.bytes += len(frame)
-        recv_ns = self._stamp(now)
+        counters.frames += len(frames)
+        counters.bytes += sum(map(len, frames))
+        stamps = list(map(self._stamp, times))
         urgent = False
         spoiled: list[str] = []
-        for event in self._frame(recv_ns, frame):
+        understand = self._frames if len(frames) >= FEW else partial(map, self._frame)
+        for recv_ns, events in zip(stamps, understand(stamps, frames), strict=True):
+            urgent |= self._heed(line, recv_ns, events, spoiled)
+        if spoiled:  # and not mended by what came after
+            integrity = self.session.integrity
+            lost = [s for s in dict.fromkeys(spoiled) if integrity.book(s) is None]
+            self._resync(lost, stamps[-1])
+        return self.tick(now) if urgent or spoiled else []
+
+    def _heed(self, line: Line, recv_ns: int, events: Sequence[Event], spoiled: list[str]) -> bool:
+        """Take note of what a message told; whether something is to be done now."""
+        counters, urgent = self.counters, False
+        for event in events:
             channel = _CHANNEL_OF.get(type(event))
             if channel is None:
                 if isinstance(event, Gap):
@@ -197,9 +217,7 @@ class FeedCore:
                     urgent = True
                 known.heard_ns = recv_ns
                 known.misses = 0
-        if spoiled:
-            self._resync(spoiled, recv_ns)
-        return self.tick(now) if urgent or spoiled else []
+        return urgent
 
     def closed(
         self, number: int, now: int, reason: str, retry_after_s: float = 0.0
@@ -369,14 +387,27 @@ class FeedCore:
         if self._on_raw is not None:
             self._on_raw(recv_ns, frame)
         try:
-            events = self.session.frame(recv_ns, frame)
+            return self._understood(self.session.frame(recv_ns, frame))
         except DecodeError as error:
-            self.counters.errors += 1
-            self.counters.last_refusal = str(error)
+            return self._understood(error)
+
+    def _frames(self, recv_ns: Sequence[int], frames: Sequence[bytes]) -> Iterator[list[Event]]:
+        """Many of them: log all, then understand them together."""
+        frames = list(map(one_line, frames))
+        if self._on_raw is not None:
+            for at, frame in zip(recv_ns, frames, strict=True):
+                self._on_raw(at, frame)
+        return map(self._understood, self.session.many(frames, recv_ns))
+
+    def _understood(self, told: list[Event] | DecodeError) -> list[Event]:
+        counters, integrity = self.counters, self.session.integrity
+        if isinstance(told, DecodeError):
+            counters.errors += 1
+            counters.last_refusal = str(told)
             return []
-        self.counters.gaps = self.session.integrity.gaps
-        self.counters.duplicates = self.session.integrity.duplicates
-        return events
+        counters.gaps = integrity.gaps
+        counters.duplicates = integrity.duplicates
+        return told
 
     def _control(self, line: Line, event: Event) -> bool:
         """What is no market data; whether something is to be done now."""

@@ -11,13 +11,14 @@ quotes in force carry over from one to the next.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import msgspec
 
 from collectors.adapter import Adapter
-from collectors.errors import DecodeError, ReplayError
+from collectors.errors import DecodeError, RawError, ReplayError
 from collectors.exchanges import make_adapter
 from collectors.raw import RawReader
 from collectors.session import Session
@@ -28,6 +29,9 @@ Progress = Callable[[int, int], None]
 
 _STEP_BACK_NS = 1_000_000_000
 _FRAMES_PER_STEP = 4096
+BLOCK = 1024
+"""Frames decoded together; more are not faster."""
+_BLOCK_BYTES = 4 << 20
 _BATCH_ROWS = 65_536
 _ERRORS_SHOWN = 20
 
@@ -102,6 +106,16 @@ def _channels(adapter: Adapter, channels: Sequence[str] | None) -> tuple[str, ..
     return known if channels is None else tuple(dict.fromkeys(channels))
 
 
+class _Block(msgspec.Struct):
+    """Frames that follow each other, the first one in line `line`."""
+
+    line: int
+    frames: list[bytes] = []
+    recv_ns: list[int] = []
+    size: int = 0
+    ends_step: bool = False
+
+
 class _Replay:
     def __init__(
         self, adapter: Adapter, sink: ParquetSink, strict: bool, progress: Progress | None
@@ -140,10 +154,9 @@ class _Replay:
         if self._report.first_recv_ns is None:
             self._report.first_recv_ns = first[0]
         with self._sink.run(_run_name(*first)) as run:
-            self._frame(reader, *first)
-            for recv_ns, frame in frames:
-                self._frame(reader, recv_ns, frame)
-                if reader.line % _FRAMES_PER_STEP == 0:
+            for block in self._blocks(reader, chain((first,), frames)):
+                self._decode(reader, block)
+                if block.ends_step:
                     self._flush(run, _BATCH_ROWS)
                     if self._progress is not None:
                         self._progress(done + reader.bytes_read, total)
@@ -152,15 +165,34 @@ class _Replay:
         if self._progress is not None:
             self._progress(done + reader.bytes_total, total)
 
-    def _frame(self, reader: RawReader, recv_ns: int, frame: bytes) -> None:
-        self._report.frames += 1
+    def _blocks(self, reader: RawReader, frames: Iterable[tuple[int, bytes]]) -> Iterator[_Block]:
+        """The frames in blocks to be decoded together, in order and as far as they can be read."""
+        block = _Block(reader.line)
+        try:
+            for recv_ns, frame in frames:
+                block.recv_ns.append(self._in_order(reader, recv_ns))
+                block.frames.append(frame)
+                block.size += len(frame)
+                block.ends_step = reader.line % _FRAMES_PER_STEP == 0
+                if block.ends_step or len(block.frames) == BLOCK or block.size > _BLOCK_BYTES:
+                    yield block
+                    block = _Block(reader.line + 1)
+        except (RawError, ReplayError):
+            yield block  # an error in it comes first
+            raise
+        yield block
+
+    def _in_order(self, reader: RawReader, recv_ns: int) -> int:
         if recv_ns < self._latest:
             recv_ns = self._step_back(reader, recv_ns)
         self._latest = recv_ns
-        try:
-            self._session.frame(recv_ns, frame)
-        except DecodeError as error:
-            self._undecoded(reader, error)
+        return recv_ns
+
+    def _decode(self, reader: RawReader, block: _Block) -> None:
+        self._report.frames += len(block.frames)
+        for i, told in enumerate(self._session.many(block.frames, block.recv_ns)):
+            if isinstance(told, DecodeError):
+                self._undecoded(reader, block.line + i, told)
 
     def _step_back(self, reader: RawReader, recv_ns: int) -> int:
         back_ns = self._latest - recv_ns
@@ -173,8 +205,8 @@ class _Replay:
         self._report.clock_steps_back += 1
         return self._latest
 
-    def _undecoded(self, reader: RawReader, error: DecodeError) -> None:
-        message = f"{reader.path}: line {reader.line}: {error}"
+    def _undecoded(self, reader: RawReader, line: int, error: DecodeError) -> None:
+        message = f"{reader.path}: line {line}: {error}"
         if self._strict:
             raise DecodeError(message) from error
         self._report.errors += 1

@@ -8,11 +8,14 @@ describe. bookTicker carries no time.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Iterable, Sequence
+from itertools import repeat
+from typing import TYPE_CHECKING, ClassVar
 
 from msgspec import Raw, Struct
 
 from collectors.adapter import BookUpdate, Event, Ignored, Quote, Trade
+from collectors.exchanges.binance_rows import trades
 from collectors.exchanges.binance_streams import (
     Amount,
     BinanceStreams,
@@ -26,7 +29,12 @@ from collectors.exchanges.binance_streams import (
     ns,
 )
 from collectors.exchanges.binance_symbols import load_symbols
+from collectors.scan.steps import AMOUNT, BOOL, ID, POSITIVE, SYMBOL, TIME, Row
+from collectors.scan.together import Reading
 from collectors.symbols import SymbolTable, split_pair
+
+if TYPE_CHECKING:
+    from collectors.scan.frames import Rows
 
 
 class _Trade(Struct, gc=False):
@@ -65,6 +73,12 @@ class _Snapshot(Struct, gc=False):
 _trades, _book_tickers = Payload(_Trade), Payload(_BookTicker)
 _depths, _snapshots = Payload(_Depth), Payload(_Snapshot)
 
+# What is read of many messages at once. A side without orders is told as price 0: not read.
+_TRADES: Row = {"s": SYMBOL, "t": ID, "p": POSITIVE, "q": POSITIVE, "T": TIME, "m": BOOL}
+_BOOK_TICKERS: Row = {
+    "u": ID, "s": SYMBOL, "b": POSITIVE, "B": AMOUNT, "a": POSITIVE, "A": AMOUNT,
+}  # fmt: skip
+
 
 class BinanceSpot(BinanceStreams):
     """Binance Spot: trades, best quotes, order book differences."""
@@ -85,6 +99,10 @@ class BinanceSpot(BinanceStreams):
             "trade": (_trades, self._trade),
             "bookTicker": (_book_tickers, self._quote),
             **dict.fromkeys(differences, (_depths, self._depth)),
+        }
+        self._readings |= {
+            "trade": Reading(Trade, _TRADES, trades("t")),
+            "bookTicker": Reading(Quote, _BOOK_TICKERS, self._quotes_read),
         }
 
     def _untyped(self, head: Frame, frame: bytes, recv_ns: int) -> Event | None:
@@ -109,6 +127,11 @@ class BinanceSpot(BinanceStreams):
         pair = self._pairs.get(d.s) or self._pair(d.s)
         self._depth_symbols.add(pair)
         return BookUpdate(recv_ns, ns(d.E), pair, d.u, d.U, False, d.b, d.a)
+
+    def _quotes_read(self, rows: Rows, recv_ns: Sequence[int]) -> Iterable[Event]:
+        pairs, ids = rows.pairs(), rows.ints("u").tolist()
+        sides = map(rows.floats, ("b", "a", "B", "A"))
+        return map(Quote, recv_ns, repeat(None), pairs, ids, *sides)
 
     def _snapshot(self, data: Raw | bytes, recv_ns: int, pair: str) -> Event:
         s = _snapshots.bare(data)

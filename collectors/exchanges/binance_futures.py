@@ -15,13 +15,15 @@ it looks like differences there.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
+from typing import TYPE_CHECKING, ClassVar
 
 from msgspec import Raw, Struct
 
 from collectors.adapter import BookUpdate, Event, Funding, Ignored, OffBook, Quote, Trade
 from collectors.errors import DecodeError
+from collectors.exchanges.binance_rows import many_ns, trades
 from collectors.exchanges.binance_streams import (
     Amount,
     BinanceStreams,
@@ -35,6 +37,11 @@ from collectors.exchanges.binance_streams import (
     ns,
 )
 from collectors.exchanges.binance_symbols import ContractTable, load_contracts
+from collectors.scan.steps import AMOUNT, BOOL, ID, POSITIVE, SAME, SIGNED, SYMBOL, TIME, Row
+from collectors.scan.together import Reading
+
+if TYPE_CHECKING:
+    from collectors.scan.frames import Rows
 
 
 class _Trade(Struct, gc=False):
@@ -93,6 +100,17 @@ _trades, _book_tickers = Payload(_Trade), Payload(_BookTicker)
 _depths, _snapshots = Payload(_Depth), Payload(_Snapshot)
 _mark_prices, _open_interests = Payload(_MarkPrice), Payload(_OpenInterest)
 
+# What is read of many messages at once: market trades, quotes of both sides, known index prices.
+_TRADES: Row = {
+    "s": SYMBOL, "t": ID, "p": POSITIVE, "q": POSITIVE, "T": TIME, "m": BOOL, "X": SAME,
+}  # fmt: skip
+_BOOK_TICKERS: Row = {
+    "u": ID, "s": SYMBOL, "b": POSITIVE, "B": AMOUNT, "a": POSITIVE, "A": AMOUNT, "T": TIME,
+}  # fmt: skip
+_MARK_PRICES: Row = {
+    "E": TIME, "s": SYMBOL, "p": POSITIVE, "i": POSITIVE, "r": SIGNED, "T": TIME,
+}  # fmt: skip
+
 
 class BinanceFutures(BinanceStreams):
     """Binance USD-M futures: trades, best quotes, order book differences, funding."""
@@ -118,6 +136,11 @@ class BinanceFutures(BinanceStreams):
             "bookTicker": (_book_tickers, self._quote),
             **dict.fromkeys(mark_prices, (_mark_prices, self._mark_price)),
             **dict.fromkeys(differences, (_depths, self._depth)),
+        }
+        self._readings |= {
+            "trade": Reading(Trade, _TRADES, trades("t")),
+            "bookTicker": Reading(Quote, _BOOK_TICKERS, self._quotes_read),
+            **dict.fromkeys(mark_prices, Reading(Funding, _MARK_PRICES, self._mark_prices_read)),
         }
 
     def _route(self, stream: str) -> str:
@@ -154,6 +177,15 @@ class BinanceFutures(BinanceStreams):
         pair = self._pairs.get(d.s) or self._pair(d.s)
         self._depth_symbols.add(pair)
         return BookUpdate(recv_ns, ns(d.T), pair, d.u, d.U, False, d.b, d.a, d.pu)
+
+    def _quotes_read(self, rows: Rows, recv_ns: Sequence[int]) -> Iterable[Event]:
+        times, pairs, ids = many_ns(rows.ints("T")), rows.pairs(), rows.ints("u").tolist()
+        return map(Quote, recv_ns, times, pairs, ids, *map(rows.floats, ("b", "a", "B", "A")))
+
+    def _mark_prices_read(self, rows: Rows, recv_ns: Sequence[int]) -> Iterable[Event]:
+        times, due, pairs = many_ns(rows.ints("E")), many_ns(rows.ints("T")), rows.pairs()
+        prices = map(rows.floats, ("p", "i", "r"))
+        return map(Funding, recv_ns, times, pairs, repeat(None), *prices, due)
 
     def _snapshot(self, data: Raw | bytes, recv_ns: int, pair: str) -> Event:
         s = _snapshots.bare(data)

@@ -18,7 +18,7 @@ decodes their payloads; every other stream gives `Ignored`.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
@@ -26,6 +26,9 @@ from msgspec import Meta, Raw, Struct
 
 from collectors.adapter import Ack, Adapter, Event, Ignored, Refusal, Request, Shutdown, Trade
 from collectors.errors import CollectorError, DecodeError, SymbolError
+from collectors.exchanges.binance_rows import AGG_TRADES, trades
+from collectors.scan.steps import MICROSECONDS
+from collectors.scan.together import Reading, Together
 from collectors.symbols import SymbolTable
 
 # The bounds turn NaN, infinities and overflows into errors where they enter.
@@ -113,6 +116,8 @@ class BinanceStreams(Adapter):
         self._known: dict[bytes, tuple[Callable[[bytes], Any], Handler]] = {}
         """By the beginning of their frames, the streams decoded so far."""
         self._pairs: dict[str, str] = {}
+        self._readings = {"aggTrade": Reading(Trade, AGG_TRADES, trades("a"))}
+        self._together = Together("data", self._readings, self._pairs, self.decode)
 
     @abstractmethod
     def _venue_symbol(self, pair: str) -> str:
@@ -166,6 +171,11 @@ class BinanceStreams(Adapter):
             if frame.lstrip()[:1] == b"[" and _is_json(frame):
                 return [Ignored(recv_ns, "array")]
             raise DecodeError(f"{self.exchange}: {error}; frame: {_excerpt(frame)}") from error
+
+    def decode_many(
+        self, frames: Sequence[bytes], recv_ns: Sequence[int]
+    ) -> Iterator[list[Event] | DecodeError]:
+        return self._together.decode(frames, recv_ns)
 
     def _streamed(self, stream: str, data: Raw, frame: bytes, recv_ns: int) -> Event:
         name, _, kind = stream.partition("@")
@@ -260,8 +270,8 @@ class BinanceStreams(Adapter):
 
 
 def ns(time: int) -> int:
-    """ms or µs -> ns; 10^14 ms is the year 5138, 10^14 µs is March 1973."""
-    return time * 1_000_000 if time < 100_000_000_000_000 else time * 1_000
+    """ms or µs -> ns."""
+    return time * 1_000_000 if time < MICROSECONDS else time * 1_000
 
 
 def _is_json(frame: bytes) -> bool:

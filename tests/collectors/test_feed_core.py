@@ -15,6 +15,7 @@ from collectors.errors import CollectorError
 from collectors.exchanges import make_adapter
 from collectors.feed_core import BACKOFF_S, OVERLAP_S, FeedCore
 from collectors.feed_lines import Action, Close, Fetch, Open, Send
+from collectors.scan import ready
 from collectors.session import Session
 from collectors.venues import VENUES
 
@@ -65,6 +66,11 @@ class World:
         frame = message if isinstance(message, bytes) else msgspec.json.encode(message)
         return self.do(self.core.received(line, self.now, frame))
 
+    def receive_together(self, *messages: Any) -> list[Action]:
+        frames = [m if isinstance(m, bytes) else msgspec.json.encode(m) for m in messages]
+        times = [self.now + i for i in range(len(frames))]
+        return self.do(self.core.received_many(1, times, frames))
+
     def lose(self, line: int = 1, **options: Any) -> list[Action]:
         return self.do(self.core.closed(line, self.now, "disconnect", **options))
 
@@ -97,6 +103,16 @@ def diff(symbol: str, first: int, last: int, price: str = "10.0") -> dict[str, A
 def quote(symbol: str, number: int, bid: str = "10.0") -> dict[str, Any]:
     data = {"u": number, "s": symbol, "b": bid, "B": "1", "a": "11.0", "A": "1"}
     return {"stream": f"{symbol.lower()}@bookTicker", "data": data}
+
+
+def level2(number: int, symbol: str, kind: str) -> dict[str, Any]:
+    updates = [
+        {"side": "bid", "price_level": "1", "new_quantity": "1"},
+        {"side": "offer", "price_level": "2", "new_quantity": "1"},
+    ]
+    event = {"type": kind, "product_id": symbol.replace("/", "-"), "updates": updates}
+    time = "2026-09-30T02:39:53Z"
+    return {"channel": "l2_data", "timestamp": time, "sequence_num": number, "events": [event]}
 
 
 # ------------------------------------------------------------------------------- subscribing
@@ -417,19 +433,9 @@ def test_funding_that_comes_by_two_connections_is_kept_once() -> None:
 def test_books_spoiled_together_are_asked_for_together() -> None:
     symbols = ["BTC/USD", "ETH/USD", "SOL/USD"]
     world = World("coinbase", symbols, ["book"])
-    updates = [
-        {"side": "bid", "price_level": "1", "new_quantity": "1"},
-        {"side": "offer", "price_level": "2", "new_quantity": "1"},
-    ]
-
-    def frame(number: int, symbol: str, kind: str) -> dict[str, Any]:
-        event = {"type": kind, "product_id": symbol.replace("/", "-"), "updates": updates}
-        time = "2026-09-30T02:39:53Z"
-        return {"channel": "l2_data", "timestamp": time, "sequence_num": number, "events": [event]}
-
     for number, symbol in enumerate(symbols):
-        world.receive(frame(number, symbol, "snapshot"))
-    done = world.receive(frame(4, "BTC/USD", "update")) + world.wait(3.0)
+        world.receive(level2(number, symbol, "snapshot"))
+    done = world.receive(level2(4, "BTC/USD", "update")) + world.wait(3.0)
     books = [m for m in sent(done) if m["channel"] == "level2"]
     assert [(m["type"], len(m["product_ids"])) for m in books] == [
         ("unsubscribe", 3),
@@ -437,7 +443,52 @@ def test_books_spoiled_together_are_asked_for_together() -> None:
     ]
 
 
+def test_a_book_spoiled_and_mended_by_messages_that_came_together_is_not_asked_for() -> None:
+    world = World("coinbase", ["BTC/USD"], ["book"])
+    world.receive(level2(0, "BTC/USD", "snapshot"))
+    mended = level2(4, "BTC/USD", "update"), level2(5, "BTC/USD", "snapshot")
+    done = world.receive_together(*mended) + world.wait(3.0)
+    assert [m for m in sent(done) if m["channel"] == "level2"] == []
+    assert len(world.gaps()) == 2  # found, and recovered
+
+
+def test_a_book_spoiled_twice_by_messages_that_came_together_is_asked_for_once() -> None:
+    world = World("coinbase", ["BTC/USD"], ["book"])
+    world.receive(level2(0, "BTC/USD", "snapshot"))
+    spoiled = level2(4, "BTC/USD", "update"), level2(8, "BTC/USD", "update")
+    done = world.receive_together(*spoiled) + world.wait(3.0)
+    asked = [m["type"] for m in sent(done) if m["channel"] == "level2"]
+    assert asked == ["unsubscribe", "subscribe"]
+
+
 # ------------------------------------------------------------------------------- the raw log
+
+
+def test_messages_that_came_together_are_logged_before_any_is_understood() -> None:
+    world = World("binance", ["BTC/USDT"], ["ticker"])
+    session = world.core.session
+    understood: list[int] = []
+    world.core._on_raw = lambda *_: understood.append(session.frames)  # type: ignore[assignment]
+    before = session.frames
+    world.receive_together(*(quote("BTCUSDT", number) for number in range(300)))
+    assert understood == [before] * 300
+    assert session.frames == before + 300
+
+
+@pytest.mark.parametrize("count", [3, 300])
+def test_messages_that_came_together_are_what_they_are_alone(count: int) -> None:
+    ready.load()
+    messages: list[Any] = [quote("BTCUSDT", number) for number in range(count)]
+    messages[1] = b"\xff no frame at all"
+    together, alone = (World("binance", ["BTC/USDT"], ["ticker"]) for _ in range(2))
+    together.receive_together(*messages)
+    for message in messages:
+        alone.receive(message)
+        alone.now += 1
+    rows, expected = (dict(world.core.session.take())["ticker"] for world in (together, alone))
+    assert pa.RecordBatch.equals(rows, expected)
+    assert together.core.counters == alone.core.counters
+    assert together.raw == alone.raw
 
 
 def test_the_raw_log_gives_the_rows_of_the_run_with_its_losses() -> None:

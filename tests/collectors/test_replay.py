@@ -15,6 +15,7 @@ from collectors.errors import CollectorError, DecodeError, RawError, ReplayError
 from collectors.raw import RawReader, write_frames
 from collectors.recordings import BINANCE_DEMO
 from collectors.replay import replay
+from collectors.scan import ready
 
 
 def files(root):
@@ -202,6 +203,24 @@ def test_undecodable_frame_is_an_error_when_strict(tmp_path, frames):
     with pytest.raises(DecodeError, match="line 11: binance: neither a stream"):
         replay([path], "binance", out, strict=True)
     assert files(out) == {}
+
+
+def test_an_undecodable_frame_before_the_damage_is_told_first_when_strict(tmp_path, frames):
+    path = tmp_path / "raw"
+    lines = [b"%d %s" % frame for frame in frames[:30]]
+    lines[10], lines[20] = lines[10][:60], b"damaged"
+    path.write_bytes(b"\n".join(lines))
+    with pytest.raises(DecodeError, match="line 11"):
+        replay([path], "binance", tmp_path / "out", strict=True)
+
+
+def test_the_compiled_scanner_changes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(ready, "_loading", type(ready._loading)())
+    assert ready.loaded(0) is None
+    replay([BINANCE_DEMO], "binance", tmp_path / "without")
+    ready.load()
+    replay([BINANCE_DEMO], "binance", tmp_path / "with")
+    assert files(tmp_path / "with") == files(tmp_path / "without") != {}
 
 
 def test_damaged_recording_is_named_and_leaves_nothing(tmp_path, frames):

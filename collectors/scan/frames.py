@@ -1,0 +1,182 @@
+"""Messages of one connection, read by the hundred.
+
+A scanner learns from messages that the adapter has decoded: the names with which they begin – of
+streams – and the steps in which they are written (`steps.py`). From then on it reads the values
+of such messages into columns, in compiled code (`compiled.py`), and says of every other message
+that it was not read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collectors.scan.compiled import scan
+from collectors.scan.steps import LONGEST_TEXT, MIX, Columns, Row, Step, learn
+
+_PADDING = bytes(LONGEST_TEXT + 64)  # texts are compared without asking where they end
+_MOST_NAMES = 16_384  # more are no exchange's
+_VARIANTS = 8  # ways to write one message that are learned, one after the other
+
+Ints = NDArray[np.int64]
+
+
+class Rows:
+    """Messages of one kind among those read: which they were, and their values by key."""
+
+    def __init__(self, kind: str, scanner: Scanner, frames: Ints) -> None:
+        self.kind = kind
+        self.frames: list[int] = frames.tolist()
+        self._scanner = scanner
+        self._columns = scanner.columns[kind]
+        everything = len(frames) == len(scanner.found)
+        self._rows = slice(0, len(frames)) if everything else frames
+
+    def ints(self, key: str) -> Ints:
+        """Values of a key of whole numbers or truth values."""
+        column: Ints = self._scanner.ints[self._columns.ints[key]][self._rows]
+        return column
+
+    def floats(self, key: str) -> list[float]:
+        """Values of a key of decimals."""
+        column: list[float] = self._scanner.floats[self._columns.floats[key]][self._rows].tolist()
+        return column
+
+    def pairs(self) -> list[str]:
+        """BASE/QUOTE of their symbols."""
+        pairs: list[str] = self._scanner.pairs[self._scanner.found[self._rows]].tolist()
+        return pairs
+
+
+class Scanner:
+    """What is known of the messages of one connection, and what was read of the last ones."""
+
+    @staticmethod
+    def compile() -> None:
+        """Compile, or load what was compiled before."""
+        Scanner(b"-", "-").read([b"-"])
+
+    def __init__(self, prefix: bytes, within: str) -> None:
+        """`prefix`: how every message begins, up to its name; `within`: the key of its object of
+        which the values are read."""
+        self._start = prefix
+        self._prefix = np.frombuffer(prefix + _PADDING, np.uint8)[: len(prefix)]
+        self._within = within
+        self._texts = bytearray()
+        self._known = np.frombuffer(_PADDING, np.uint8)
+        self._programs: dict[tuple[Step, ...], int] = {}
+        self._steps = np.zeros((0, 4), np.int64)
+        self._variants: Counter[bytes] = Counter()
+        self._numbers: dict[bytes, int] = {}
+        self._names = np.zeros((0, 5), np.int64)
+        self._buckets = np.full(64, -1, np.int64)
+        self._kinds: list[str] = []
+        self._kind_of = np.array([-1])
+        """By number of the name; the last one is that of frames not read."""
+        self.pairs = np.zeros(0, object)
+        """The same, BASE/QUOTE."""
+        self.columns: dict[str, Columns] = {}
+        self.found = np.zeros(0, np.int64)
+        self.ints = np.zeros((1, 0), np.int64)
+        self.floats = np.zeros((1, 0))
+
+    # -- learning --------------------------------------------------------------------------
+
+    def learn(self, frame: bytes, kind: str, row: Row, symbol: bytes, pair: str) -> bool:
+        """Learn how `frame` is written, of which `row` is to be read as `kind`. All that begin with
+        its name are about `symbol`. Whether it could be learned."""
+        start = frame.find(b'"', len(self._start))
+        name = frame[len(self._start) : start]
+        if name not in self._variants and len(self._variants) == _MOST_NAMES:
+            return False
+        self._variants[name] += 1
+        if self._variants[name] > _VARIANTS:
+            return False
+        columns = self.columns.setdefault(kind, Columns.of(row))
+        steps = learn(frame, start, {self._within: row}, columns)
+        if steps is None:
+            return False
+        number = self._numbers.get(name)
+        if number is None:
+            number = self._number(name)
+        if kind not in self._kinds:
+            self._kinds.append(kind)
+        self._names[number] = (*self._text(name), self._program(steps), *self._text(symbol))
+        self._kind_of[number] = self._kinds.index(kind)
+        self.pairs[number] = pair
+        return True
+
+    def _program(self, steps: tuple[Step, ...]) -> int:
+        """Where the steps begin."""
+        first = self._programs.get(steps)
+        if first is None:
+            first = self._programs[steps] = len(self._steps)
+            rows = [[*self._text(step.text), step.kind, step.slot] for step in steps]
+            self._steps = np.concatenate([self._steps, np.array(rows, np.int64)])
+        return first
+
+    def _text(self, text: bytes) -> tuple[int, int]:
+        """Where it lies from now on, and its length."""
+        at = self._texts.find(text)
+        if at < 0:
+            at = len(self._texts)
+            self._texts += text
+            self._known = np.frombuffer(bytes(self._texts) + _PADDING, np.uint8)
+        return at, len(text)
+
+    def _number(self, name: bytes) -> int:
+        """Of a new name."""
+        number = self._numbers[name] = len(self._numbers)
+        self._names = np.concatenate([self._names, np.zeros((1, 5), np.int64)])
+        self._kind_of = np.append(self._kind_of, -1)
+        self.pairs = np.append(self.pairs, np.array([""], object))
+        if 3 * len(self._numbers) > len(self._buckets):
+            self._buckets = np.full(4 * len(self._buckets), -1, np.int64)
+            for known, n in self._numbers.items():
+                self._put(known, n)
+        else:
+            self._put(name, number)
+        return number
+
+    def _put(self, name: bytes, number: int) -> None:
+        """Where `compiled.py` looks for it."""
+        mixed = 0
+        for i in range(0, len(name), 8):
+            mixed = (mixed ^ int.from_bytes(name[i : i + 8], "little")) * MIX & 2**64 - 1
+            mixed ^= mixed >> 32
+        last = len(self._buckets) - 1
+        place = mixed & last
+        while self._buckets[place] >= 0:
+            place = (place + 1) & last
+        self._buckets[place] = number
+
+    # -- reading ---------------------------------------------------------------------------
+
+    def read(self, frames: Sequence[bytes]) -> list[Rows]:
+        """What those of `frames` say that are written as those learned, kind by kind."""
+        count = len(frames)
+        text = np.frombuffer(b"\0".join((*frames, _PADDING)), np.uint8)
+        ends = np.fromiter(map(len, frames), np.int64, count)
+        ends += 1
+        np.cumsum(ends, out=ends)
+        ends -= 1
+        self._make_room(count)
+        self.found = np.empty(count, np.int64)
+        scan(
+            text, ends, self._prefix, self._known, self._names, self._buckets, self._steps,
+            self.found, self.ints, self.floats,
+        )  # fmt: skip
+        kinds = self._kind_of[self.found]
+        groups = ((kind, np.flatnonzero(kinds == i)) for i, kind in enumerate(self._kinds))
+        return [Rows(kind, self, found) for kind, found in groups if len(found)]
+
+    def _make_room(self, frames: int) -> None:
+        ints = max((len(columns.ints) for columns in self.columns.values()), default=1)
+        floats = max((len(columns.floats) for columns in self.columns.values()), default=1)
+        room = max(frames, self.ints.shape[1])
+        if self.ints.shape != (ints, room) or len(self.floats) < floats:
+            self.ints = np.empty((ints, room), np.int64)
+            self.floats = np.empty((floats, room))
