@@ -15,7 +15,6 @@ from collectors.scan.steps import (
     BOOL,
     FLAG,
     ID,
-    MICROSECONDS,
     MIX,
     N_LENGTH,
     N_STEP,
@@ -33,7 +32,7 @@ from collectors.scan.steps import (
 _POWERS = np.array([10.0**k for k in range(19)])  # all exact
 _EXACT = 2**53  # whole numbers up to here are doubles, and one division of two rounds once
 _DIGITS = 18  # more may leave int64
-_LATEST = 9_000_000_000_000  # in ms; in ns it is an int64 still
+_LATEST = 9_000_000_000_000_000  # in µs; in ns it is an int64 still
 _ZERO, _QUOTE, _ESCAPE, _MINUS, _POINT = 48, 34, 92, 45, 46
 _TRUE, _FALSE, _NULL = 0x65757274, 0x736C6166, 0x6C6C756E  # as four bytes, the lowest first
 
@@ -135,7 +134,7 @@ def _decimal(text, at):  # type: ignore[no-untyped-def]
 @_jit
 def _is_time(number):  # type: ignore[no-untyped-def]
     """Whether it is a time in ms or µs that an exchange could mean."""
-    return 0 < number <= _LATEST or MICROSECONDS <= number <= _LATEST * 1000
+    return 0 < number <= _LATEST
 
 
 @_jit

@@ -35,8 +35,9 @@ STRING, NUMBER, FLAG, END = 8, 9, 10, 11
 
 N_TEXT, N_LENGTH, N_STEP, N_SYMBOL, N_SYMBOL_LENGTH = range(5)
 """Columns of the names: where they and their symbols lie, and their first step."""
-MICROSECONDS = 100_000_000_000_000
-"""Times from here on are in µs: in ms it is the year 5138, in µs March 1973."""
+MICROSECONDS = 9_000_000_000_000
+"""Times from here on are in µs: in ms it is the year 2255, which in ns is an int64 just so; in µs
+it is April 1970."""
 MIX = 0x9E3779B97F4A7C15
 """What a name's bytes are multiplied with to find its bucket."""
 

@@ -128,6 +128,13 @@ def test_microsecond_times_are_recognised():
     assert event.ts == 1723161255342_567_000
 
 
+@pytest.mark.parametrize("time", [8_999_999_999_999, 9_000_000_000_000, 9_000_000_000_000_000])
+def test_every_time_that_is_taken_is_one_in_nanoseconds(time: int):
+    frame = TRADE.replace(b"1723161255342", b"%d" % time)
+    (event,) = BinanceSpot().decode(frame, RECV)
+    assert 0 < event.ts < 2**63
+
+
 def test_empty_side_of_a_quote_is_none():
     frame = BOOK_TICKER.replace(b"61837.63000000", b"0.00000000").replace(b"3.78826", b"0.00000")
     (event,) = BinanceSpot().decode(frame, RECV)
