@@ -139,26 +139,15 @@ def load_entry(name: str, text: str, uses: Mapping[str, Any]) -> Any:
             parts += [inspect.getsource(function._defn) for function in uses.values()]
             digest = hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:16]
             path = write(cache_dir() / "cpu" / f"entry_{name}_{digest}.py", text)
+            compile_entry = numba.cfunc(ENTRY, cache=True)
+            names = {"carray": numba.carray, "compile_entry": compile_entry, **uses}
             try:
-                _entries[text] = _execute_entry(path, uses).entry
+                _entries[text] = _executed(path.stem, path, names).entry
             except (EOFError, pickle.UnpicklingError):
                 for damaged in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
                     damaged.unlink()
-                _entries[text] = _execute_entry(path, uses).entry
+                _entries[text] = _executed(path.stem, path, names).entry
         return _entries[text]
-
-
-def _execute_entry(path: Path, uses: Mapping[str, Any]) -> types.ModuleType:
-    name = f"gpukern_generated.{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    compile_entry = numba.cfunc(ENTRY, cache=True)
-    module.__dict__.update(np=np, carray=numba.carray, compile_entry=compile_entry, **uses)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def _compile(module: types.ModuleType, loops: Mapping[str, list[Any]]) -> None:
@@ -177,18 +166,8 @@ def load_device(kernel: Kernel, variant: str, text: str, plain: bool) -> types.M
         if key not in _modules:
             name = f"{kernel.name}_{variant}_{digest}"
             path = write(cache_dir() / "cuda" / f"{name}.py", text)
-            spec = importlib.util.spec_from_file_location(f"gpukern_generated.cuda.{name}", path)
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            functions = kernel.functions
-            module.__dict__.update(
-                np=np,
-                math=math,
-                digest=digest,
-                **{n: f if plain else compiled(f) for n, f in functions.items()},
-            )
-            spec.loader.exec_module(module)
+            names = {n: f if plain else compiled(f) for n, f in kernel.functions.items()}
+            module = _executed(f"cuda.{name}", path, {**names, "digest": digest}, known=False)
             _modules[key] = module
         return _modules[key]
 
@@ -224,21 +203,28 @@ def write(path: Path, text: str) -> Path:
 
 
 def _execute(kernel: Kernel, name: str, path: Path, jit: bool) -> types.ModuleType:
+    functions = kernel.functions
+    if not jit:
+        return _executed(name, path, {"compile_loop": lambda loop: loop, **functions}, known=False)
+    compile_loop = numba.njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
+    names = {n: compiled(f) for n, f in functions.items()}
+    return _executed(name, path, {"compile_loop": compile_loop, **names})
+
+
+def _executed(
+    name: str, path: Path, names: Mapping[str, Any], *, known: bool = True
+) -> types.ModuleType:
+    """The module of a generated file, with these names among its globals.
+
+    ``known``: to be found by its name, as numba's cache asks.
+    """
     module_name = f"gpukern_generated.{name}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    functions = kernel.functions
-    module.__dict__.update(np=np, math=math)
-    if jit:
-        module.__dict__["compile_loop"] = numba.njit(
-            cache=True, nogil=True, error_model="numpy", boundscheck=False
-        )
-        module.__dict__.update({n: compiled(f) for n, f in functions.items()})
+    module.__dict__.update(np=np, math=math, **names)
+    if known:
         sys.modules[module_name] = module
-    else:
-        module.__dict__["compile_loop"] = lambda loop: loop
-        module.__dict__.update(functions)
     spec.loader.exec_module(module)
     return module
