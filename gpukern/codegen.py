@@ -30,6 +30,7 @@ import numba
 import numpy as np
 
 from gpukern import order
+from gpukern.forms import lanes
 from gpukern.forms.rows import pack_flags
 from gpukern.kernel import Kernel
 
@@ -185,6 +186,8 @@ def _digest(kernel: Kernel, text: str) -> str:
         parts.append(f"{name}={source_of(kernel.functions[name])}")
     if "from gpukern.order import" in text:
         parts.append(inspect.getsource(order))
+    if "to_lanes(" in text:
+        parts.append(inspect.getsource(lanes))
     if "from gpukern.forms.rows import" in text:
         parts.append(inspect.getsource(pack_flags))
     return hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:16]
@@ -205,10 +208,11 @@ def write(path: Path, text: str) -> Path:
 def _execute(kernel: Kernel, name: str, path: Path, jit: bool) -> types.ModuleType:
     functions = kernel.functions
     if not jit:
-        return _executed(name, path, {"compile_loop": lambda loop: loop, **functions}, known=False)
+        names = {"compile_loop": lambda loop: loop, **lanes.PLAIN, **functions}
+        return _executed(name, path, names, known=False)
     compile_loop = numba.njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
     names = {n: compiled(f) for n, f in functions.items()}
-    return _executed(name, path, {"compile_loop": compile_loop, **names})
+    return _executed(name, path, {"compile_loop": compile_loop, **lanes.COMPILED, **names})
 
 
 def _executed(

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from gpukern import codegen, frame, tape
 from gpukern.errors import PlanError, StateError, UnsortedError
+from gpukern.flow import Order
 from gpukern.forms import cpu_entry, cpu_rank
 from gpukern.forms import rows as prim
 from gpukern.frame import Result
@@ -70,8 +71,9 @@ class Job:
         )
         self.levels = plan.levels(self.row_wise)
         self.groups = _groups(plan.steps)  # steps that run as one, by the first
-        led = {n for members in self.groups.values() for n in members[1:]}
+        led = {n: members[0] for members in self.groups.values() for n in members[1:]}
         self.units = [[n for n in level.steps if n not in led] for level in self.levels]
+        self.order = Order(plan, [n for units in self.units for n in units], led)
         self.group_modules: dict[int, Any] = {}
         self.behind: set[int] = set()  # groups of which the first alone has kept its state
         used = plan.used()

@@ -30,7 +30,9 @@ and by form:
   takes n more rows into what all earlier blocks left, ``empty`` is that before the first row, and
   ``total(<base fields>, ...) -> outputs``. ``segment(t, ...)`` restarts it when its value changes.
 * step: ``init(...) -> state``; ``step(<state fields>, ...) -> (state, outputs)``.
-* rank: ``value(s, n, ...) -> outputs`` where ``s[0:n]`` is the window in ascending order.
+* rank: ``value(s, n, ...) -> outputs`` where ``s[0:n]`` is the window in ascending order. If
+  ``reach(n, ...)`` says that it reads that many of the lowest values at most, the others need not
+  be kept in order; ``within`` is then how many values are not above the last of those.
 
 Write ``NAN`` for a result that does not exist (null under nan_policy='skip', NaN under
 'propagate'), ``null`` for warm-up (null under both), ``NULL`` for a null flag, category or count.
@@ -372,7 +374,7 @@ FUNCTIONS = {
     "map": {"value"},
     "fold": {"inner", "lift", "join", "value", "absorb", "total", "segment"},
     "step": {"init", "step"},
-    "rank": {"value"},
+    "rank": {"value", "reach"},
     "composite": {"build"},
 }
 

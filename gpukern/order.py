@@ -129,6 +129,29 @@ def quantile(s, n, q):
 
 
 @register_jitable
+def quantile_reach(n, q):
+    """How many of the lowest values ``quantile`` reads."""
+    return min(int((n - 1) * q) + 2, n)
+
+
+@register_jitable
+def within(s, n, reach):
+    """How many values are not above the ``reach`` lowest: more if the last has equals."""
+    top = s[reach - 1]
+    if reach == n or s[reach] > top:
+        return reach
+    lo = reach
+    hi = n
+    while lo < hi:
+        mid = (lo + hi) >> 1
+        if s[mid] <= top:
+            lo = mid + 1
+        else:
+            hi = mid
+    return lo
+
+
+@register_jitable
 def median(s, n):
     """The 0.5 quantile."""
     half = n >> 1

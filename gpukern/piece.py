@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpukern import split
+from gpukern.flow import Flow, Task
 from gpukern.forms import cpu_back
 from gpukern.forms import rows as prim
 from gpukern.memory import Lent
@@ -66,17 +67,20 @@ class Piece:
 
     def run(self) -> list[int]:
         """Run all steps; returns the nulls of each output."""
-        for level, units in zip(self.job.levels, self.job.units, strict=True):
-            self.presence.prepare(level, self._over_rows)
-            if self.pool is None or (self.short and len(units) == 1):
+        job = self.job
+        if self.pool is None or (self.short and len(job.order.units) < 2 * job.threads):
+            for level, units in zip(job.levels, job.units, strict=True):
+                self.presence.prepare(level, self._over_rows)
                 for n in units:
                     self._step(n)
-            elif len(units) < 2 * self.job.threads and not self.short:
-                self.job.settle()
+        elif len(job.order.units) >= 2 * job.threads:
+            Flow(job.order, job.cost, self._parts).run(self.pool, job.threads)
+        else:
+            job.settle()
+            for level in job.levels:
+                self.presence.prepare(level, self._over_rows)
                 for n in level.steps:
                     self._shared_step(n)
-            else:
-                self._share(lambda task: task(), self._tasks(units))
         for place, packed in self.narrow:
             if packed.dtype == np.uint8:
                 prim.pack_bools(self.targets[place][0], packed)
@@ -84,19 +88,6 @@ class Piece:
                 prim.narrow(self.targets[place][0], packed)
         self.lent.close()
         return self.nulls
-
-    def _tasks(self, units: list[int]) -> list[Callable[[], None]]:
-        """Steps to be shared by threads: the longest first, so that none is left with one at the
-        end, and cut by symbols if it alone would keep a thread busy for half of the time."""
-        cost, tasks = self.job.cost, []
-        most = max(CUT_NS, sum(cost[n] for n in units) / (2 * self.job.threads))
-        for n in sorted(units, key=lambda n: -cost[n]):
-            rows = None if n in self.job.row_wise else self.classes[self.job.plan.steps[n].present]
-            if rows is not None and cost[n] > most and len(rows.runs) > 1:
-                tasks += self._cut(n, rows)
-            else:
-                tasks.append(partial(self._step, n))
-        return tasks
 
     def _share(self, work: Callable[[Any], Any], items: Iterable[Any]) -> None:
         """Call ``work`` for every item on all threads, this one among them.
@@ -135,33 +126,50 @@ class Piece:
 
     # -- one step -------------------------------------------------------------------------
 
-    def _step(self, n: int) -> None:
+    def _rows(self, n: int) -> RowClass:
+        """The rows that exist for a step, with the columns it reads."""
+        step = self.job.plan.steps[n]
+        needs = [need for need, _ in self.job.feeds[n] if need is not None]
+        return self.presence.ready(step.present, [*needs, TIME] if step.clock else needs)
+
+    def _step(self, n: int) -> bool:
         """One step, or the group that it leads, on one thread."""
         begin = perf_counter_ns()
         if n in self.job.row_wise:
             self._row_wise_step(n, shared=False)
-            self.job.cost[n] = perf_counter_ns() - begin
-            return
-        rows = self.classes[self.job.plan.steps[n].present]
-        run, arguments, made = self._open(n, rows)
-        run(rows.runs, *arguments)
-        self._finish(rows, made)
+        else:
+            rows = self._rows(n)
+            run, arguments, made = self._open(n, rows)
+            run(rows.runs, *arguments)
+            self._finish(rows, made)
         self.job.cost[n] = perf_counter_ns() - begin
+        return True
 
-    def _cut(self, n: int, rows: RowClass) -> list[Callable[[], None]]:
-        """The same in parts of about equal rows; whoever does the last brings the results back."""
+    def _parts(self, n: int) -> list[Task]:
+        """A step or a group, cut by symbols if it alone keeps a thread busy for long.
+
+        Whoever does the last part brings the results back.
+        """
+        cost, threads = self.job.cost, self.job.threads
+        if n in self.job.row_wise or cost[n] < max(CUT_NS, sum(cost) / (4 * threads)):
+            return [partial(self._step, n)]
+        rows = self._rows(n)
+        parts = _share_out(rows.runs, threads)
+        if len(parts) < 2:
+            return [partial(self._step, n)]
         run, arguments, made = self._open(n, rows)
-        parts = _share_out(rows.runs, self.job.threads)
         left = list(range(len(parts)))
         spent = [0] * len(parts)
 
-        def work(part: int) -> None:
+        def work(part: int) -> bool:
             begin = perf_counter_ns()
             run(parts[part], *arguments)
             spent[part] = perf_counter_ns() - begin
-            if left.pop() == 0:
+            last = left.pop() == 0
+            if last:
                 self._finish(rows, made)
-                self.job.cost[n] = sum(spent)
+                cost[n] = sum(spent)
+            return last
 
         return [partial(work, part) for part in range(len(parts))]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from gpukern.kernel import Kernel
 
-WINDOW, SPAN = 7, "20s"
+WINDOW, SPAN = 9, "20s"
 ROWS_AND_TIME = [{"window": WINDOW}, {"window": SPAN}, {"window": WINDOW, "min_periods": 4}]
 WEIGHTS = [
     {},

@@ -12,17 +12,16 @@ into outputs (a loop of independent divisions and roots, which the compiler vect
 
 from __future__ import annotations
 
-import re
-
-from gpukern.forms import cpu
+from gpukern.forms import cpu, cpu_wide
 from gpukern.forms.cpu import BLOCK, CHUNK, Source, Template
 from gpukern.forms.layout import Layout, invoke, wanted
 from gpukern.kernel import Kernel
 
-LANES = 4  # blocks of a window that are summed at the same time
+# The row in a chunk. A signed index could count from the end; the compiler would not see a stride.
+AT = "np.uint64(j)"
 
 
-class _Fold:
+class Fold:
     """The names a fold template works with, and the lines shared by its three variants."""
 
     def __init__(
@@ -147,14 +146,24 @@ class _Fold:
         s.end()
         s("rows += 1", *cpu._shift(self.lags, "lo"), "lo += 1").end()
 
-    @property
-    def lockstep(self) -> bool:
-        """Whether blocks may go abreast: a row's element depends on its inputs alone.
-
-        Only with one or two sums: more of them are chains enough to fill the time of waiting.
-        """
-        alone = not self.lags and "inner" not in self.sources
-        return alone and len(self.acc) <= 2 and not {"t", "k"} & wanted(self.kernel, "lift")
+    def absorb(
+        self,
+        n: str,
+        bases: list[str],
+        accs: list[str],
+        to: str,
+        centres: dict[str, str] | None = None,
+    ) -> list[str]:
+        """Lines for ``to = absorb(base, n, centre, acc)``."""
+        scope = cpu.parameters(self.kernel)
+        scope.update(dict(zip(self.base, bases, strict=True)))
+        scope.update({a[2:]: value for a, value in zip(self.acc, accs, strict=True)})
+        scope.update({f"c{x[2:]}": (centres or {}).get(x, f"c{x}") for x in self.centred})
+        scope["n"] = n
+        call = invoke(self.kernel.functions["absorb"], "absorb", scope)
+        if len(self.base) == 1:
+            return [f"{to}{self.base[0]} = {call}"]
+        return [f"{', '.join(to + b for b in self.base)} = {call}"]
 
 
 def _kernel_name(local: str) -> str:
@@ -176,19 +185,19 @@ def _literal(value: float) -> str:
 def _outputs(kernel: Kernel, call: str) -> list[str]:
     """Lines that put the result of a call into the output slices."""
     if len(kernel.outputs) == 1:
-        return [f"to_0[j] = {call}"]
-    return [f"v = {call}", *(f"to_{n}[j] = v[{n}]" for n in range(len(kernel.outputs)))]
+        return [f"to_0[{AT}] = {call}"]
+    return [f"v = {call}", *(f"to_{n}[{AT}] = v[{n}]" for n in range(len(kernel.outputs)))]
 
 
-def _emission(s: Source, fold: _Fold, count: str) -> None:
+def _emission(s: Source, fold: Fold, count: str) -> None:
     """Outputs of rows i…i+q−1 from the chunk buffers; ``count`` is the rows in the window."""
     kernel = fold.kernel
     s("begin = max(emit - i, 0)")
     s(*(f"to_{n} = out_{n}[i : i + q]" for n in range(len(kernel.outputs))))
     ins = [x.name for x in kernel.inputs if x.name in wanted(kernel, *fold.emitters)]
     s(*(f"now_{x} = in_{x}[i : i + q]" for x in ins))
-    scope = fold.emit_scope("j", "i + j")
-    scope.update({x: f"now_{x}[j]" for x in ins if "x_" + x not in fold.inner_out})
+    scope = fold.emit_scope(AT, "i + j")
+    scope.update({x: f"now_{x}[{AT}]" for x in ins if "x_" + x not in fold.inner_out})
     scope["n"] = "n"
     call = invoke(kernel.functions["value"], "value", scope)
 
@@ -201,7 +210,7 @@ def _emission(s: Source, fold: _Fold, count: str) -> None:
         s(f"n = {count}")
         s.block("if n < p_min_periods:")
         for m, output in enumerate(kernel.outputs):
-            s(f"to_{m}[j] = {'null' if output.dtype == 'f64' else '-9223372036854775808'}")
+            s(f"to_{m}[{AT}] = {'null' if output.dtype == 'f64' else '-9223372036854775808'}")
         s.end()
         s.block("else:")
         outputs()
@@ -212,10 +221,10 @@ def _emission(s: Source, fold: _Fold, count: str) -> None:
         s.end()
     else:
         s.block("for j in range(begin, q):")
-        s("n = all_n[j]")
+        s(f"n = all_n[{AT}]")
         s.block("if n < p_min_periods:")
         for m, output in enumerate(kernel.outputs):
-            s(f"to_{m}[j] = {'null' if output.dtype == 'f64' else '-9223372036854775808'}")
+            s(f"to_{m}[{AT}] = {'null' if output.dtype == 'f64' else '-9223372036854775808'}")
         s.end()
         s.block("else:")
         outputs()
@@ -224,7 +233,7 @@ def _emission(s: Source, fold: _Fold, count: str) -> None:
 
 def rows(kernel: Kernel, before: bool) -> Template:
     """A window of a number of rows."""
-    fold = _Fold(kernel, ("value",))
+    fold = Fold(kernel, ("value",))
     layout = Layout()
     layout.add(["rows"], "i")
     layout.add(fold.acc)
@@ -238,7 +247,9 @@ def rows(kernel: Kernel, before: bool) -> Template:
     layout.ring_words = lambda v: width * v["window"]
     at = f"{layout.size} + max(sti[slot, 0] - {len(fold.lags)}, 0) % span * {width}"
     entry = f"(0, {width} * span) if {width} * span <= 128 else ({at}, {at} + 24)"
-    s = cpu._begin(kernel, "fold over a window in rows", fold.scratch(), entry)
+    wide = cpu_wide.fits(fold, "value")
+    scratch = fold.scratch() + (cpu_wide.SCRATCH if wide else [])
+    s = cpu._begin(kernel, "fold over a window in rows", scratch, entry)
     s("span = p_window", *layout.load())
     s(f"ring = st[slot, {layout.size} : {layout.size} + {width} * span]")
     s.block("if rows == 0:")
@@ -248,19 +259,22 @@ def rows(kernel: Kernel, before: bool) -> Template:
     s.end(2)
     fold.skip_first_rows(s)
     s(f"k = rows - {len(fold.lags)}", "o = k % span", "i = lo")
-    if fold.lockstep:
+    if wide:
         # Whole blocks whose block before is among these rows; the last row is left to the
         # ordinary loop, which leaves the state behind.
         s("abreast = lo + (span - o) % span")
-        s("abreast += max(max(emit, lo + span) - abreast + span - 1, 0) // span * span")
-        s(f"groups = max(hi - 1 - abreast, 0) // ({LANES} * span)")
+        s(f"least = max(emit, lo + span + {len(fold.lags)})")
+        s("abreast += max(least - abreast + span - 1, 0) // span * span")
+        s("blocks = max(hi - 1 - abreast, 0) // span")
+        s(f"if not {cpu_wide.SHORTEST} <= span <= {cpu_wide.LONGEST} or blocks < {cpu_wide.LEAST}:")
+        s("    blocks = 0")
     s.block("while i < hi:")
     s("q = 0", f"size = min(hi - i, {CHUNK})")
-    if fold.lockstep:
-        s.block("if groups > 0 and i <= abreast:")
+    if wide:
+        s.block("if blocks > 0 and i <= abreast:")
         s.block("if i == abreast:")
-        _abreast(s, fold, before, width)
-        s("groups = 0", "continue").end()
+        cpu_wide.rows(s, fold, before, width)
+        s("continue").end()
         s("size = min(size, abreast - i)").end()
     s.block("while q < size:")
     s("m = min(span - o, size - q)", *fold.slices("i + q", "m"))
@@ -300,69 +314,7 @@ def rows(kernel: Kernel, before: bool) -> Template:
     return Template(kernel, name, cpu._text(s), layout, fold.uses_time, "window")
 
 
-def _abreast(s: Source, fold: _Fold, before: bool, width: int) -> None:
-    """``groups`` times LANES whole blocks at once, from the inputs alone.
-
-    A block is a chain of additions that wait for each other; chains of several blocks overlap.
-    Every block does what the ordinary loop does, in its order, so the bits are the same.
-    """
-    kernel, acc = fold.kernel, list(fold.acc)
-    columns = [x[2:] for x in fold.kept]
-    own = [
-        *fold.inner,
-        *(f"c{x}" for x in fold.centred),
-        *(f"{p}_{c}" for c in columns for p in "ab"),
-    ]
-    own += [p + a for a in acc for p in ("", "e_", "tot_", "suf_")]
-    own += [f"wide_{n}" for n in fold.totals]
-    names = re.compile(r"\b(" + "|".join(map(re.escape, own)) + r")\b")
-
-    def lanes(lines: list[str]) -> None:
-        for lane in range(LANES):
-            s(*(names.sub(rf"\1_{lane}", line) for line in lines))
-
-    s(*(f"all_suf_{a} = np.empty({LANES} * span)" for a in acc))
-    s(*(f"all_wide_{n} = np.empty({LANES} * span)" for n in fold.totals))
-    for lane in range(LANES):
-        part = f"{lane} * span : {lane + 1} * span"
-        s(*(f"suf_{a}_{lane} = all_suf_{a}[{part}]" for a in acc))
-        s(*(f"wide_{n}_{lane} = all_wide_{n}[{part}]" for n in fold.totals))
-    s.block("for group in range(groups):")
-    for c in columns:  # the block before and the block
-        for lane in range(LANES):
-            s(f"b_{c}_{lane} = in_{c}[i + {lane - 1} * span : i + {lane} * span]")
-            s(f"a_{c}_{lane} = in_{c}[i + {lane} * span : i + {lane + 1} * span]")
-    lanes([*fold.row("0"), *fold.centre(), *fold.reset()])
-    s.block("for z in range(span):")
-    s("j = span - 1 - z")
-    save = [f"suf_{a}[j] = {a}" for a in acc]
-    join = fold.join(["e_" + a for a in acc], acc, acc)
-    older = [line.replace("= a_", "= b_") for line in fold.row("j")]
-    lanes([*older, *fold.lift("j"), *(join + save if before else save + join)])
-    s.end()
-    lanes(fold.reset())
-    s.block("for j in range(span):")
-    tot = [f"tot_{a}" for a in acc]
-    joined = fold.join([f"suf_{a}[j]" for a in acc], acc, tot)
-    line = [*fold.row("j"), *fold.lift("j")]
-    line += joined + fold.prefix() if before else fold.prefix() + joined
-    lanes([*line, *fold.keep_totals(tot, "j", "wide_")])
-    s.end()
-    s(f"size = {LANES} * span", "n = span")
-    s(*(f"to_{n} = out_{n}[i : i + size]" for n in range(len(kernel.outputs))))
-    ins = [x.name for x in kernel.inputs if x.name in wanted(kernel, "value")]
-    s(*(f"now_{x} = in_{x}[i : i + size]" for x in ins))
-    scope = cpu._scope(kernel, "i + j")
-    scope.update({_kernel_name(c): f"all_wide_{c}[j]" for c in fold.totals}, n="n")
-    scope.update({x: f"now_{x}[j]" for x in ins})
-    s.block("for j in range(size):")
-    s(*_outputs(kernel, invoke(kernel.functions["value"], "value", scope))).end()
-    s("i += size", "k += size").end()
-    s.block("for j in range(span):")
-    s(*(f"ring[j * {width} + {n}] = in_{c}[i - span + j]" for n, c in enumerate(columns))).end()
-
-
-def _suffixes(s: Source, fold: _Fold, length: str, start: str = "0") -> None:
+def _suffixes(s: Source, fold: Fold, length: str, start: str = "0") -> None:
     """Suffixes of the closed block (its rows are in ``ring_*``) about the new centre."""
     acc = list(fold.acc)
     s(*(f"{a} = {z}" for a, z in zip(acc, fold.zero, strict=True)))
@@ -377,7 +329,7 @@ def _suffixes(s: Source, fold: _Fold, length: str, start: str = "0") -> None:
 
 def time(kernel: Kernel, before: bool) -> Template:
     """A window of a duration: the blocks are the cells of a grid of that duration from 1970."""
-    fold = _Fold(kernel, ("value",))
+    fold = Fold(kernel, ("value",))
     layout = Layout()
     # The region holds the rows of the cell before (from ``head`` on still in the window) and of
     # this cell: 0 … older … older + newer.
@@ -444,9 +396,8 @@ def time(kernel: Kernel, before: bool) -> Template:
 def cumulative(kernel: Kernel, segmented: bool) -> Template:
     """All rows so far: base (blocks before) ⊕ partial (this block), restarted by ``segment``."""
     parts = ("segment",) if segmented else ()
-    fold = _Fold(kernel, ("total",), parts)
+    fold = Fold(kernel, ("total",), parts)
     base = fold.base
-    absorb = kernel.functions["absorb"]
     fold.totals = list(fold.acc)
     layout = Layout()
     layout.add(["rows", "k", "o"], "i")
@@ -459,7 +410,9 @@ def cumulative(kernel: Kernel, segmented: bool) -> Template:
     empty = _constants(kernel, "empty", len(base))
     restart = [f"b_{b} = {e}" for b, e in zip(base, empty, strict=True)]
     restart += [*fold.reset(), *(f"c{x} = 0.0" for x in fold.centred), "o = 0", "k = 0"]
-    s = cpu._begin(kernel, "cumulative fold", fold.scratch())
+    wide = not segmented and cpu_wide.fits(fold, "absorb", "total")
+    scratch = fold.scratch() + (cpu_wide.SCRATCH if wide else [])
+    s = cpu._begin(kernel, "cumulative fold", scratch)
     s(*layout.load())
     s.block("if rows == 0:")
     s(*restart).end()
@@ -473,7 +426,14 @@ def cumulative(kernel: Kernel, segmented: bool) -> Template:
         s("period = now", *restart).end()
     s.block(f"if o == {BLOCK}:")
     own = [f"b_{b}" for b in base]
-    s(*_absorb(fold, absorb, "o", own, list(fold.acc), "b_"), *fold.reset(), "o = 0").end()
+    s(*fold.absorb("o", own, list(fold.acc), "b_"), *fold.reset(), "o = 0").end()
+    if wide:
+        s(f"blocks = (hi - 1 - i) // {BLOCK}")
+        s.block(
+            f"if o == 0 and i >= max(emit, lo + {len(fold.lags)}) and blocks >= {cpu_wide.LEAST}:"
+        )
+        cpu_wide.cumulative(s, fold)
+        s.end()
     s(f"size = min({BLOCK} - o, hi - i)", *fold.slices("i", "size"))
     if fold.centred:
         s.block("if o == 0:")
@@ -490,17 +450,17 @@ def cumulative(kernel: Kernel, segmented: bool) -> Template:
     ins = [x.name for x in kernel.inputs if x.name in wanted(kernel, "total")]
     s(*(f"now_{x} = in_{x}[i : i + size]" for x in ins))
     s.block("for j in range(max(emit - i, 0), size):")
-    s(*_absorb(fold, absorb, "o + j + 1", own, [f"all_{a}[j]" for a in fold.acc], "t_"))
+    s(*fold.absorb("o + j + 1", own, [f"all_{a}[{AT}]" for a in fold.acc], "t_"))
     scope = cpu._scope(kernel, "i + j")
-    scope.update({x: f"now_{x}[j]" for x in ins})
+    scope.update({x: f"now_{x}[{AT}]" for x in ins})
     scope.update({b: f"t_{b}" for b in base})
-    scope.update({x[2:]: f"all_{x}[j]" for x in fold.inner_out})
+    scope.update({x[2:]: f"all_{x}[{AT}]" for x in fold.inner_out})
     scope["k"] = "k - size + j"
     call = invoke(kernel.functions["total"], "total", scope)
     if len(kernel.outputs) == 1:
-        s(f"to_0[j] = {call}")
+        s(f"to_0[{AT}] = {call}")
     else:
-        s(f"v = {call}", *(f"to_{n}[j] = v[{n}]" for n in range(len(kernel.outputs))))
+        s(f"v = {call}", *(f"to_{n}[{AT}] = v[{n}]" for n in range(len(kernel.outputs))))
     s.end()
     s("o += size", "rows += size", "i += size").end()
     s(*layout.store())
@@ -512,7 +472,7 @@ def cumulative(kernel: Kernel, segmented: bool) -> Template:
     return Template(kernel, name, text, layout, uses_time, "all")
 
 
-def _block_sums(fold: _Fold, layout: Layout) -> str:
+def _block_sums(fold: Fold, layout: Layout) -> str:
     """Functions that sum whole blocks on their own and absorb the sums in order."""
     kernel, base = fold.kernel, fold.base
     columns = [f"c{x}" for x in fold.centred] + list(fold.acc)
@@ -542,27 +502,13 @@ def _block_sums(fold: _Fold, layout: Layout) -> str:
     for n, param in enumerate(kernel.params, start=1):
         s(f"p_{param.name} = {'par' if param.kind == 'number' else 'pari'}[0, {n}]")
     s(*layout.load())
-    call = kernel.functions["absorb"]
     own = [f"b_{b}" for b in base]
-    s(*_absorb(fold, call, "o", own, list(fold.acc), "b_"))
+    s(*fold.absorb("o", own, list(fold.acc), "b_"))
     s("b = 0")
     s.block("for m in range(len(marks)):")
     s.block("while b < marks[m]:")
     s(*(f"{c} = sums[b, {m}]" for m, c in enumerate(columns)))
-    s(*_absorb(fold, call, str(BLOCK), own, list(fold.acc), "b_"))
+    s(*fold.absorb(str(BLOCK), own, list(fold.acc), "b_"))
     s("b += 1").end()
     s(*(f"bases[m, {n}] = b_{b}" for n, b in enumerate(base))).end(2)
     return "\n".join(s.lines) + "\n"
-
-
-def _absorb(fold: _Fold, absorb, n: str, bases: list[str], accs: list[str], to: str) -> list[str]:
-    """Lines for ``to = absorb(base, n, centre, acc)``."""
-    scope = cpu.parameters(fold.kernel)
-    scope.update(dict(zip(fold.base, bases, strict=True)))
-    scope.update({a[2:]: value for a, value in zip(fold.acc, accs, strict=True)})
-    scope.update({f"c{x[2:]}": f"c{x}" for x in fold.centred})
-    scope["n"] = n
-    call = invoke(absorb, "absorb", scope)
-    if len(fold.base) == 1:
-        return [f"{to}{fold.base[0]} = {call}"]
-    return [f"{', '.join(to + b for b in fold.base)} = {call}"]

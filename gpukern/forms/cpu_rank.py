@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from gpukern.forms import cpu
+from gpukern.forms import cpu, cpu_lowest
 from gpukern.forms.cpu import Source, Template
-from gpukern.forms.layout import Layout, invoke
+from gpukern.forms.layout import Layout, invoke, wanted
 from gpukern.kernel import Kernel
 
-IMPORTS = "from gpukern.order import SCAN, exchange, insert, remove, replace\n\n"
+IMPORTS = "from gpukern.order import SCAN, exchange, insert, remove, replace, within\n\n"
 ROWS, ROWS_BEFORE = "rank_rows", "rank_rows_before"
 
 
@@ -50,7 +50,12 @@ def shared(templates: Sequence[Template]) -> Template:
     together = replace(
         templates[0].kernel,
         name="_".join(kernel.name for kernel in kernels.values()),
-        functions={f"value{tag}": kernel.functions["value"] for tag, kernel in kernels.items()},
+        functions={
+            f"{name}{tag}": kernel.functions[name]
+            for tag, kernel in kernels.items()
+            for name in ("value", "reach")
+            if name in kernel.functions
+        },
     )
     return replace(
         templates[0],
@@ -71,7 +76,9 @@ def _rows(members: dict[str, tuple[Kernel, bool]], layout: Layout) -> Source:
     base = layout.size
     ring = f"{base} + span, {base} + 2 * span"
     views = [f"pari{tag} = par{tag}.view(np.int64)" for tag in others]
-    s = cpu._begin(kernel, "rank over a window in rows", views, ring, _arguments(others))
+    lowest = "reach" in kernel.functions and not others and not members[""][1]
+    scratch = views + (cpu_lowest.SCRATCH if lowest else [])
+    s = cpu._begin(kernel, "rank over a window in rows", scratch, ring, _arguments(others))
     for tag, other in others.items():
         cpu._load_parameters(s, other, tag)
     s("window = p_window", *layout.load())
@@ -81,8 +88,14 @@ def _rows(members: dict[str, tuple[Kernel, bool]], layout: Layout) -> Source:
     # without a branch per element.
     s("work = np.empty(window + 2)", "work[0] = -np.inf", "work[n + 1] = np.inf")
     s("for j in range(n):", "    work[j + 1] = kept[j]")
-    s("q = rows % window", "order = work[1:]")
-    s.block("for i in range(lo, hi):")
+    s("q = rows % window", "order = work[1:]", "i = lo")
+    if lowest:
+        cpu_lowest.start(s, kernel)
+    s.block("while i < hi:")
+    if lowest:
+        s.block("if i == attempt:")
+        cpu_lowest.rows(s, kernel)
+        s("continue").end()
     _read(s, kernel)
     for tag, (member, excluded) in members.items():
         if excluded:
@@ -100,7 +113,7 @@ def _rows(members: dict[str, tuple[Kernel, bool]], layout: Layout) -> Source:
     for tag, (member, excluded) in members.items():
         if not excluded:
             _emit(s, member, tag)
-    s.end()
+    s("i += 1").end()
     s("for j in range(window):", "    kept[j] = work[j + 1] if j < n else 0.0")
     s(*layout.store())
     return s
@@ -148,6 +161,9 @@ def _emit(s: Source, kernel: Kernel, tag: str = "") -> None:
     """Outputs from the sorted window: null before warm-up, NaN while it holds a NaN."""
     scope = cpu._scope(kernel, "i", tag)
     scope.update({"s": "order", "n": "n", kernel.inputs[0].name: "x"})
+    if "within" in wanted(kernel, "value"):
+        reach = invoke(kernel.functions["reach"], f"reach{tag}", scope)
+        scope["within"] = f"within(order, n, {reach})"
     s.block("if i >= emit:")
     s.block(f"if n + nans < p{tag}_min_periods:")
     cpu._emit_null(s, kernel, "i", tag)

@@ -13,7 +13,7 @@ from typing import Any
 
 from gpukern.forms import cpu
 from gpukern.forms.cpu import BLOCK, Source
-from gpukern.forms.cpu_fold import _constants, _Fold, _kernel_name
+from gpukern.forms.cpu_fold import Fold, _constants, _kernel_name
 from gpukern.forms.cuda import RUN, THREADS, Loop, Template, scope_of, shift, under
 from gpukern.forms.cuda_tile import over_tiles
 from gpukern.forms.layout import Layout, invoke
@@ -24,7 +24,7 @@ __all__ = ["template"]
 MIN_INT = "-9223372036854775808"
 
 
-class _DeviceFold(_Fold):
+class _DeviceFold(Fold):
     """The lines of a fold with rows read straight from the input columns."""
 
     def scope(self, index: str) -> dict[str, str]:
@@ -200,13 +200,13 @@ def _cumulative(kernel: Kernel, variant: str, layout: Layout) -> Template:
         if segmented:
             s(f"now = {_segment(fold, 'i')}")
             under(s, "if now != period or rows == 0:", "period = now", *_restart(fold))
-        close = _absorb(fold, "o", own, list(fold.acc), "b_")
+        close = fold.absorb("o", own, list(fold.acc), "b_")
         under(s, f"if o == {BLOCK}:", *close, *fold.reset(), "o = 0")
         s(*fold.row("i"))
         under(s, "if o == 0:", *(fold.centre() or ["pass"]))
         s(*fold.lift("i"), *fold.prefix())
         s.block("if i >= emit:")
-        s(*_absorb(fold, "o + 1", own, list(fold.acc), "t_"))
+        s(*fold.absorb("o + 1", own, list(fold.acc), "t_"))
         scope = scope_of(kernel)
         scope.update({b: f"t_{b}" for b in fold.base})
         scope.update({x[2:]: x for x in fold.inner_out})
@@ -241,12 +241,6 @@ def _restart(fold: _DeviceFold) -> list[str]:
     empty = _constants(fold.kernel, "empty", len(fold.base))
     lines = [f"b_{b} = {e}" for b, e in zip(fold.base, empty, strict=True)]
     return [*lines, *fold.reset(), *(f"c{x} = 0.0" for x in fold.centred), "o = 0", "k = 0"]
-
-
-def _absorb(fold: _DeviceFold, n: str, bases: list[str], accs: list[str], to: str) -> list[str]:
-    from gpukern.forms.cpu_fold import _absorb as absorb
-
-    return absorb(fold, fold.kernel.functions["absorb"], n, bases, accs, to)
 
 
 def _segment(fold: _DeviceFold, row: str) -> str:
@@ -360,7 +354,7 @@ def _scan(fold: _DeviceFold, loop: Loop, segmented: bool) -> str:
         s("o >>= 1")
     s(*(f"{name} = float(tile_{name}[j])" for name in columns))
     # A chunk may have no rows, and a kernel may divide by their number.
-    under(s, "if o > 0:", *_absorb(fold, "o", own, list(fold.acc), "b_"))
+    under(s, "if o > 0:", *fold.absorb("o", own, list(fold.acc), "b_"))
     s(*(f"tile_{b}[j] = {b}" for b in own), "j += 1").end(2)
     s("cuda.syncthreads()")
     s.block("if c < last:")

@@ -15,11 +15,11 @@ from typing import Any
 from gpukern.forms import cpu
 from gpukern.forms.cpu import Source
 from gpukern.forms.cuda import NULL_INT, Loop, Template, scope_of, under
-from gpukern.forms.layout import Layout, invoke
+from gpukern.forms.layout import Layout, invoke, wanted
 from gpukern.kernel import Kernel
 
 SEARCHED = 128  # a longer window is searched first for what stands between two values
-IMPORTS = "from gpukern.order import _bisect\n\n\n"
+IMPORTS = "from gpukern.order import _bisect, within\n\n\n"
 
 
 def template(kernel: Kernel, variant: str, layout: Layout, params: dict[str, Any]) -> Template:
@@ -189,6 +189,8 @@ def _emit_ranked(loop: Loop) -> None:
     s, kernel = loop.s, loop.kernel
     scope = scope_of(kernel)
     scope.update({"s": "order", "n": "n", kernel.inputs[0].name: "x"})
+    if "within" in wanted(kernel, "value"):
+        scope["within"] = f"within(order, n, {invoke(kernel.functions['reach'], 'reach', scope)})"
     s.block("if lane == 0 and i >= emit:")
     s.block("if n + nans < p_min_periods:")
     loop.emit_null()

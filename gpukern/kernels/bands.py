@@ -30,8 +30,8 @@ class bollinger_bands:
         return dprice, dprice * dprice
 
     def value(n, cprice, s1, s2, k, ddof):
-        mid = cprice + s1 / n
-        reach = k * math.sqrt(squares(n, s1, s2) / (n - ddof))
+        mid = cprice + s1 * (1.0 / n)
+        reach = k * math.sqrt(squares(n, s1, s2) * (1.0 / (n - ddof)))
         return mid, mid + reach, mid - reach
 
 

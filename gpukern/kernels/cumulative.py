@@ -5,7 +5,7 @@ import math
 from numba.extending import register_jitable
 
 from gpukern.durations import parse_duration
-from gpukern.kernel import NAN, NULL, duration, fold, integer, min_periods, window
+from gpukern.kernel import NAN, NULL, composite, duration, fold, integer, min_periods, window
 
 
 @register_jitable
@@ -139,9 +139,79 @@ def fall(low, peak):
     return (low - peak) / peak if peak > 0.0 else math.inf
 
 
-@fold("equity", out="drawdown, drawdown_abs, max_drawdown, drawdown_bars:i64",
-      units="1, equity, 1, rows", scale=(0, 1, 0, 0),
-      source="equity / pandas cummax − 1")  # fmt: skip
+@fold("equity", out="drawdown, drawdown_abs", hidden=True)
+class fall_from_peak:
+    """equity / peak − 1 (null while the peak is not positive) and equity − peak."""
+
+    base = "peak"
+    empty = (float("-inf"),)
+    acc = "top"
+    zero = (float("-inf"),)
+
+    def lift(equity):
+        return equity
+
+    def join(a, b):
+        return larger(a, b)
+
+    def absorb(peak, top):
+        return larger(peak, top)
+
+    def total(equity, peak):
+        loss = equity - peak
+        return loss / peak if peak > 0.0 else NAN, loss
+
+
+@fold("equity", out="max_drawdown", hidden=True)
+class deepest_fall:
+    """The least equity / peak − 1 so far; null while the peak is not positive."""
+
+    base = "peak worst"
+    empty = (float("-inf"), float("inf"))
+    # Of a stretch of rows: its peak, its low, its own worst drawdown.
+    acc = "top low deepest"
+    zero = (float("-inf"), float("inf"), float("inf"))
+
+    def lift(equity):
+        return equity, equity, fall(equity, equity)
+
+    def join(a, b):
+        # Rows of b below a's peak; those under a later, higher peak fell further in b's own count.
+        deepest = smaller(smaller(a[2], b[2]), fall(b[1], a[0]))
+        return larger(a[0], b[0]), smaller(a[1], b[1]), deepest
+
+    def absorb(peak, worst, top, low, deepest):
+        return larger(peak, top), smaller(smaller(worst, deepest), fall(low, peak))
+
+    def total(worst):
+        return worst if worst <= 0.0 else NAN
+
+
+@fold("equity", out="drawdown_bars:i64", hidden=True)
+class rows_since_peak:
+    """Rows since the last one at the running peak."""
+
+    base = "peak at"
+    empty = (float("-inf"), 0.0)
+    acc = "top place"  # a stretch's peak and the row of its last peak
+    zero = (float("-inf"), 0.0)
+
+    def lift(equity, k):
+        return equity, float(k)
+
+    def join(a, b):
+        return larger(a[0], b[0]), b[1] if b[0] >= a[0] else a[1]
+
+    def absorb(peak, at, top, place):
+        return larger(peak, top), place if top >= peak else at
+
+    def total(peak, at, k):
+        return int(k - at) if peak == peak else NULL
+
+
+@composite("equity", out="drawdown, drawdown_abs, max_drawdown, drawdown_bars:i64",
+           units="1, equity, 1, rows", scale=(0, 1, 0, 0),
+           source="equity / pandas cummax − 1")  # fmt: skip
 class drawdown_equity:
     """Fall from the running peak: equity / peak − 1 (≤ 0), equity − peak, the worst drawdown so
     far, and the rows since the last one at the peak.
@@ -149,33 +219,8 @@ class drawdown_equity:
     Both ratios are null while the peak is not positive.
     """
 
-    base = "peak worst at"
-    empty = (float("-inf"), float("inf"), 0.0)
-    # Of a stretch of rows: its peak, its low, its own worst drawdown, the row of its last peak.
-    acc = "top low deepest place"
-    zero = (float("-inf"), float("inf"), float("inf"), 0.0)
-
-    def lift(equity, k):
-        return equity, equity, fall(equity, equity), float(k)
-
-    def join(a, b):
-        top = larger(a[0], b[0])
-        # Rows of b below a's peak; those under a later, higher peak fell further in b's own count.
-        deepest = smaller(smaller(a[2], b[2]), fall(b[1], a[0]))
-        return top, smaller(a[1], b[1]), deepest, b[3] if b[0] >= a[0] else a[3]
-
-    def absorb(peak, worst, at, top, low, deepest, place):
-        deepest = smaller(smaller(worst, deepest), fall(low, peak))
-        return larger(peak, top), deepest, place if top >= peak else at
-
-    def total(equity, peak, worst, at, k):
-        loss = equity - peak
-        return (
-            loss / peak if peak > 0.0 else NAN,
-            loss,
-            worst if worst <= 0.0 else NAN,
-            int(k - at) if peak == peak else NULL,
-        )
+    def build(equity):
+        return fall_from_peak(equity), deepest_fall(equity), rows_since_peak(equity)
 
 
 @fold("price>0, volume>=0", out="vwap",

@@ -6,25 +6,23 @@ from gpukern import scalar
 from gpukern.kernel import NAN, boolean, choice, composite, fold, map_, min_periods, number, window
 
 
-@fold("price>0, signed_volume", out="kyle_lambda",
-      params=[window(20, low=2), min_periods("2"), choice("response", "diff", "diff", "log"),
-              boolean("intercept", True)],
-      first="window + 1", units="price/size", source="Kyle 1985; statsmodels OLS")  # fmt: skip
-class kyle_lambda:
-    """Price impact: the least-squares slope of price changes on signed volume.
+@map_("price>0, signed_volume", out="change", params=[choice("response", "diff", "diff", "log")],
+      first="2", hidden=True)  # fmt: skip
+class impact_change:
+    """Change of the price, or of its logarithm, since the row before that has a volume too."""
 
-    The window counts changes. ``response='log'``: of log returns. ``intercept=False``: Σxy/Σx².
-    Null where the signed volume does not vary (without intercept: is 0 throughout).
-    """
+    def value(price, prev_price, response):
+        change = price - prev_price
+        return scalar.log1p(change / prev_price) if response == 1 else change
+
+
+@fold("y, x", out="slope",
+      params=[window(20, low=2), min_periods("2"), boolean("intercept", True)],
+      first="window", hidden=True)  # fmt: skip
+class response_slope:
+    """Least-squares slope of y on x, with or without a constant."""
 
     acc = "sx sy sxx sxy"
-    series = "y x"
-
-    def inner(price, prev_price, signed_volume, response):
-        change = price - prev_price
-        if response == 1:
-            change = scalar.log1p(change / prev_price)
-        return change, signed_volume
 
     def lift(y, x, dy, dx, intercept):
         u = dx if intercept == 1 else x
@@ -32,9 +30,27 @@ class kyle_lambda:
         return u, v, u * u, u * v
 
     def value(n, sx, sy, sxx, sxy, intercept):
-        mean = sx / n if intercept == 1 else 0.0
+        mean = sx * (1.0 / n) if intercept == 1 else 0.0
         spread = sxx - sx * mean
         return (sxy - sy * mean) / spread if spread > 0.0 else NAN
+
+
+@composite("price>0, signed_volume", out="kyle_lambda",
+           params=[window(20, low=2), min_periods("2"), choice("response", "diff", "diff", "log"),
+                   boolean("intercept", True)],
+           first="window + 1", units="price/size", source="Kyle 1985; statsmodels OLS")  # fmt: skip
+class kyle_lambda:
+    """Price impact: the least-squares slope of price changes on signed volume.
+
+    The window counts changes. ``response='log'``: of log returns. ``intercept=False``: Σxy/Σx².
+    Null where the signed volume does not vary (without intercept: is 0 throughout).
+    """
+
+    def build(price, signed_volume, window, min_periods, response, intercept):
+        change = impact_change(price, signed_volume, response=response)
+        return response_slope(
+            change, signed_volume, window=window, min_periods=min_periods, intercept=intercept
+        )
 
 
 @fold("price>0, volume>0", out="amihud_illiquidity",
@@ -56,40 +72,45 @@ class amihud_illiquidity:
         return y
 
     def value(n, s, scale):
-        return scale * (s / n)
+        return scale * (s * (1.0 / n))
 
 
-@map_("price>0", out="change, log_change", first="2", hidden=True)
-class price_changes:
-    """Change of the price and of its logarithm since the row before."""
+@map_("price>0", out="change", first="2", hidden=True)
+class price_change:
+    """Change of the price since the row before."""
 
     def value(price, prev_price):
-        change = price - prev_price
-        return change, scalar.log1p(change / prev_price)
+        return price - prev_price
 
 
-@fold("change, log_change", out="roll_spread, roll_spread_bps",
-      params=[window(20, low=2), min_periods("2"), choice("positive", "null", "null", "zero")],
+@map_("price>0", out="log_change", first="2", hidden=True)
+class log_price_change:
+    """Change of the price's logarithm since the row before."""
+
+    def value(price, prev_price):
+        return scalar.log1p((price - prev_price) / prev_price)
+
+
+@fold("change", out="spread",
+      params=[window(20, low=2), min_periods("2"), choice("positive", "null", "null", "zero"),
+              number("scale", 2.0)],
       first="window + 1", hidden=True)  # fmt: skip
 class covariance_spread:
-    """Roll's spread from the covariance of successive changes."""
+    """Roll's spread from the covariance of successive changes: ``scale``·√(−c)."""
 
-    acc = "sa sb sab su sv suv"
-    series = "a b u v"
+    acc = "sa sb sab"
+    series = "a b"
 
-    def inner(change, prev_change, log_change, prev_log_change):
-        return change, prev_change, log_change, prev_log_change
+    def inner(change, prev_change):
+        return change, prev_change
 
-    def lift(da, db, du, dv):
-        return da, db, da * db, du, dv, du * dv
+    def lift(da, db):
+        return da, db, da * db
 
-    def value(n, sa, sb, sab, su, sv, suv, positive):
-        c = (sab - sa * sb / n) / (n - 1.0)
-        d = (suv - su * sv / n) / (n - 1.0)
+    def value(n, sa, sb, sab, positive, scale):
+        c = (sab - sa * sb * (1.0 / n)) * (1.0 / (n - 1.0))
         above = NAN if positive == 0 else 0.0
-        spread = 2.0 * math.sqrt(-c) if c <= 0.0 else (above if c > 0.0 else NAN)
-        bps = 2e4 * math.sqrt(-d) if d <= 0.0 else (above if d > 0.0 else NAN)
-        return spread, bps
+        return scale * math.sqrt(-c) if c <= 0.0 else (above if c > 0.0 else NAN)
 
 
 @composite("price>0", out="roll_spread, roll_spread_bps",
@@ -102,8 +123,8 @@ class roll_spread:
     """
 
     def build(price, window, min_periods, positive):
-        changes = price_changes(price)
-        return covariance_spread(
-            changes["change"], changes["log_change"],
-            window=window, min_periods=min_periods, positive=positive,
-        )  # fmt: skip
+        given = {"window": window, "min_periods": min_periods, "positive": positive}
+        return (
+            covariance_spread(price_change(price), **given),
+            covariance_spread(log_price_change(price), scale=2e4, **given),
+        )

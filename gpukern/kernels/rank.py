@@ -33,6 +33,9 @@ class rolling_quantile:
     With x₍₀₎ ≤ … ≤ x₍ₙ₋₁₎, h = (n−1)q and j = ⌊h⌋: x₍ⱼ₎ + (h−j)(x₍ⱼ₊₁₎ − x₍ⱼ₎).
     """
 
+    def reach(n, q):
+        return order.quantile_reach(n, q)
+
     def value(s, n, q):
         return order.quantile(s, n, q)
 
@@ -44,19 +47,25 @@ class rolling_quantile:
 class loss_tail:
     """Value at risk and expected shortfall of one sorted window."""
 
-    def value(s, n, alpha, method):
+    def reach(n, alpha):
+        return order.quantile_reach(n, alpha)
+
+    def value(s, n, within, alpha, method):
         level = order.quantile(s, n, alpha)
         # Offsets from the lowest value, so that the tail of a level keeps its digits.
+        total = 0.0
         if method == 0:
-            count = 0
-            total = 0.0
-            while count < n and s[count] <= level:
-                total += s[count] - s[0]
-                count += 1
+            below = order.quantile_reach(n, alpha) - 1
+            for j in range(below):
+                total += s[j] - s[0]
+            # The value above the level's place is in the tail only if it equals the level. No
+            # branch: with prices in ticks nobody could predict it.
+            equal = s[below] <= level
+            total += (within - below) * (s[below] - s[0]) if equal else 0.0
+            count = within if equal else below
             return -level, -(s[0] + total / count)
         size = alpha * n
         count = int(size)
-        total = 0.0
         for j in range(count):
             total += s[j] - s[0]
         total += (size - count) * (s[count] - s[0])

@@ -2,7 +2,8 @@
 
 Sums are taken about a value inside the window (``dx = x − centre``), so the moments of
 67000 ± 0.01 are as good as those of 0 ± 0.01; a window of equal values has all dx = 0 and hence a
-dispersion of exactly 0: its variance is 0 and every ratio over it null.
+dispersion of exactly 0: its variance is 0 and every ratio over it null. Divisions by the number of
+rows are multiplications by ``1 / n``, which is the same for all full windows.
 """
 
 import math
@@ -16,7 +17,7 @@ from gpukern.kernels.returns import lag
 @register_jitable
 def squares(n, s1, s2):
     """Σ(x − mean)² from the sums of dx and dx²; rounding must not make it negative."""
-    m2 = s2 - s1 * s1 / n
+    m2 = s2 - s1 * s1 * (1.0 / n)
     return 0.0 if m2 < 0.0 else m2
 
 
@@ -34,7 +35,7 @@ class rolling_mean:
         return dx
 
     def value(n, cx, s1):
-        return cx + s1 / n
+        return cx + s1 * (1.0 / n)
 
 
 @fold("x", out="{x}_sum{w}", params=[window(20), min_periods()], first="window", units="x",
@@ -63,7 +64,7 @@ class rolling_var:
         return dx, dx * dx
 
     def value(n, s1, s2, ddof):
-        return squares(n, s1, s2) / (n - ddof)
+        return squares(n, s1, s2) * (1.0 / (n - ddof))
 
 
 @fold("x", out="{x}_std{w}",
@@ -79,7 +80,7 @@ class rolling_std:
         return dx, dx * dx
 
     def value(n, s1, s2, ddof):
-        return math.sqrt(squares(n, s1, s2) / (n - ddof))
+        return math.sqrt(squares(n, s1, s2) * (1.0 / (n - ddof)))
 
 
 @fold("x", out="zscore",
@@ -98,8 +99,8 @@ class rolling_zscore:
         return dx, dx * dx
 
     def value(n, x, cx, s1, s2, ddof):
-        std = math.sqrt(squares(n, s1, s2) / (n - ddof))
-        return ((x - cx) - s1 / n) / std if std > 0.0 else NAN
+        std = math.sqrt(squares(n, s1, s2) * (1.0 / (n - ddof)))
+        return ((x - cx) - s1 * (1.0 / n)) / std if std > 0.0 else NAN
 
 
 @fold("x", out="skew, kurt", params=[window(20), min_periods(), boolean("bias", False)],
@@ -115,10 +116,11 @@ class window_shape:
         return dx, square, square * dx, square * square
 
     def value(n, s1, s2, s3, s4, bias):
-        mean = s1 / n
-        m2 = squares(n, s1, s2) / n
-        m3 = (s3 - mean * (3.0 * s2 - 2.0 * mean * s1)) / n
-        m4 = (s4 - mean * (4.0 * s3 - mean * (6.0 * s2 - 3.0 * mean * s1))) / n
+        share = 1.0 / n
+        mean = s1 * share
+        m2 = squares(n, s1, s2) * share
+        m3 = (s3 - mean * (3.0 * s2 - 2.0 * mean * s1)) * share
+        m4 = (s4 - mean * (4.0 * s3 - mean * (6.0 * s2 - 3.0 * mean * s1))) * share
         skew = m3 / (m2 * math.sqrt(m2)) if m2 > 0.0 else NAN
         g = m4 / (m2 * m2) - 3.0 if m2 > 0.0 else NAN
         if bias:
@@ -210,7 +212,7 @@ class rolling_cov:
         return dx, dy, dx * dy
 
     def value(n, sx, sy, sxy, ddof):
-        return (sxy - sx * sy / n) / (n - ddof)
+        return (sxy - sx * sy * (1.0 / n)) * (1.0 / (n - ddof))
 
 
 @fold("x, y", out="rolling_corr", params=[window(20), min_periods("2")], first="window",
@@ -226,7 +228,7 @@ class rolling_corr:
     def value(n, sx, sy, sxx, sxy, syy):
         # The product of the roots, as that of the squares leaves the range of a double earlier.
         spread = math.sqrt(squares(n, sx, sxx)) * math.sqrt(squares(n, sy, syy))
-        r = (sxy - sx * sy / n) / spread if spread > 0.0 else NAN
+        r = (sxy - sx * sy * (1.0 / n)) / spread if spread > 0.0 else NAN
         r = 1.0 if r > 1.0 else r
         return -1.0 if r < -1.0 else r
 
@@ -243,7 +245,7 @@ class rolling_beta:
 
     def value(n, sx, sy, sxx, sxy):
         spread = squares(n, sx, sxx)
-        return (sxy - sx * sy / n) / spread if spread > 0.0 else NAN
+        return (sxy - sx * sy * (1.0 / n)) / spread if spread > 0.0 else NAN
 
 
 @composite("x", out="{x}_autocorr{lag}",

@@ -78,38 +78,3 @@ def test_keys_are_checked_where_no_symbol_is_needed() -> None:
     table = pa.table({"symbol": ["A", None], "bid": [1.0, 2.0], "ask": [2.0, 3.0]})
     with pytest.raises(gk.PlanError, match="key column 'symbol' has 1 null"):
         gk.Plan([gk.midprice("bid", "ask")], time=None).run(table)
-
-
-# --------------------------------------------------------------- several blocks of a window
-
-
-@pytest.mark.parametrize("window", [1, 3, 20, 33])
-@pytest.mark.parametrize("kernel", ["rolling_mean", "rolling_sum", "rolling_max", "rolling_var"])
-def test_blocks_summed_abreast_give_the_bits_of_rows_one_by_one(kernel: str, window: int) -> None:
-    if kernel == "rolling_var" and window == 1:
-        window = 2
-    x = 67000.0 + np.random.default_rng(window).normal(size=601)
-    x[[50, 51, 300]] = np.nan
-    plan = gk.Plan([gk.kernels()[kernel]("x", window=window)], by=None, time=None)
-    table = pa.table({"x": x})
-    at_once, by_row = plan.start(), plan.start()
-    whole = at_once.push(table)
-    rows = pa.concat_tables([by_row.push(table.slice(n, 1)) for n in range(len(x))])
-    assert _same_bits(whole, rows)
-    assert at_once.snapshot() == by_row.snapshot()
-
-
-def _same_bits(one: pa.Table, other: pa.Table) -> bool:
-    """Equality in which a NaN equals itself: the input column has some."""
-    columns = [[c.to_numpy().view(np.int64) for c in t.columns[1:]] for t in (one, other)]
-    return all(np.array_equal(a, b) for a, b in zip(*columns, strict=True))
-
-
-def test_blocks_abreast_before_the_row() -> None:
-    x = np.random.default_rng(5).normal(size=400)
-    plan = gk.Plan(
-        [gk.donchian_channel("x", "x", window=7, include_current=False)], by=None, time=None
-    )
-    out = plan.run(pa.table({"x": x}))
-    expected = [None] * 7 + [x[n - 7 : n].max() for n in range(7, 400)]
-    assert out["donchian_high"].to_pylist() == expected

@@ -1,5 +1,8 @@
 """Any number of threads gives the same bits, also when one symbol's rows are shared out."""
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -8,6 +11,7 @@ import samples
 import gpukern as gk
 from gpukern import job as job_module
 from gpukern import split
+from gpukern.flow import Flow, Order
 from gpukern.piece import Piece
 
 ROWS = 6_000
@@ -97,12 +101,71 @@ def test_a_right_guess_is_kept():
 def test_a_step_that_outweighs_the_others_is_cut_by_symbols(monkeypatch):
     plan = gk.Plan(gk.default_features())
     data = samples.market().select(plan.input_columns)
-    cuts = []
-    cut = Piece._cut
-    monkeypatch.setattr(Piece, "_cut", lambda piece, n, rows: cuts.append(n) or cut(piece, n, rows))
+    opened = {}
+    parts = Piece._parts
+    monkeypatch.setattr(Piece, "_parts", lambda p, n: opened.setdefault(n, parts(p, n)))
     job = gk.Job(plan, threads=2)
     (heavy,) = job.groups
     job.cost[heavy] = 10**9
     out = job.run(data)
-    assert cuts == [heavy]
+    assert [n for n, units in opened.items() if len(units) > 1] == [heavy]
     samples.assert_same(out, plan.run(data, threads=1), plan.output_names)
+
+
+class Waiting:
+    """Units 0…n−1, each noted when it runs; every unit reads the given ones."""
+
+    def __init__(self, reads: dict[int, set[int]]) -> None:
+        self.order = object.__new__(Order)
+        self.order.units = list(reads)
+        self.order.sources = reads
+        self.order.readers = {n: [m for m, made in reads.items() if n in made] for n in reads}
+        self.done: list[int] = []
+
+    def flow(self, open_unit) -> Flow:
+        return Flow(self.order, [0, 5, 1, 1, 1, 1], open_unit)
+
+    def run(self, unit: int) -> bool:
+        assert self.order.sources[unit] <= set(self.done)
+        self.done.append(unit)
+        return True
+
+
+@pytest.fixture
+def pool():
+    with ThreadPoolExecutor(3) as workers:
+        yield workers
+
+
+def test_units_run_when_what_they_read_is_there_the_longest_way_first(pool):
+    units = Waiting({0: set(), 1: set(), 2: {0}, 3: {2}, 4: {1, 3}, 5: set()})
+    units.flow(lambda n: [partial(units.run, n)]).run(pool, 1)
+    assert units.done == [1, 0, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_a_unit_in_parts_is_done_with_its_last(pool, threads):
+    units = Waiting({0: set(), 1: {0}, 2: {0}, 3: {1, 2}})
+    parts = {n: [0, 1, 2] for n in units.order.units}
+
+    def part(unit: int) -> bool:
+        last = parts[unit].pop() == 0
+        return units.run(unit) if last else False
+
+    units.flow(lambda n: [partial(part, n)] * 3).run(pool, threads)
+    assert sorted(units.done) == [0, 1, 2, 3]
+    assert not any(parts.values())
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_an_error_in_a_unit_ends_the_piece(pool, threads):
+    units = Waiting({0: set(), 1: {0}, 2: {1}})
+
+    def fail(unit: int) -> bool:
+        if unit == 1:
+            raise MemoryError("no room for unit 1")
+        return units.run(unit)
+
+    with pytest.raises(MemoryError, match="unit 1"):
+        units.flow(lambda n: [partial(fail, n)]).run(pool, threads)
+    assert units.done == [0]
