@@ -6,7 +6,8 @@ takes one message at a time, it has no other way. Decoding alone is what
 cryptofeed does with trades, quotes and funding (parsing, and objects of its own; its callbacks are
 left out), and what `ratio` compares there. Books it also keeps, so that the ratio there is that of
 decoding, checking and keeping. `checked_ratio` is that for every channel: gaps and repetitions are
-looked for in trades and quotes as well, which cryptofeed does not do.
+looked for in trades and quotes as well, which cryptofeed does not do. The levels of Binance's and
+Coinbase's books stay in arrays on the way into the book, as in a replay; no list is made of them.
 Cryptofeed knows Binance's trades as aggTrade only, so the recorded trades are told to both in that
 form. What it cannot parse has a reason instead of a figure.
 """
@@ -23,7 +24,7 @@ from typing import Any
 
 import msgspec
 
-from collectors.adapter import BookUpdate
+from collectors.adapter import BookUpdate, Event
 from collectors.errors import DecodeError
 from collectors.exchanges import make_adapter
 from collectors.integrity import Integrity
@@ -109,9 +110,16 @@ def measure(recorded: Recorded, repeats: int) -> dict[str, Any]:
 
 
 def measure_book(recorded: Recorded, repeats: int) -> dict[str, Any]:
-    """Applying decoded updates to a book and proving it, per message and per level."""
-    adapter = make_adapter(recorded.exchange)
-    decoded = [adapter.decode(frame, at) for at, frame in _frames(recorded)]
+    """Applying updates decoded in blocks to a book, with its best prices, and proving it by
+    sequence, checksum or not being crossed, per message and per level."""
+    ready.load()
+    adapter, frames = make_adapter(recorded.exchange), _frames(recorded)
+    decoded: list[list[Event]] = []
+    for start in range(0, len(frames), BLOCK):
+        times, block = zip(*frames[start : start + BLOCK], strict=True)
+        for events in adapter.decode_many(block, times):
+            assert not isinstance(events, DecodeError)
+            decoded.append(events)
     levels = [len(e.bids) + len(e.asks) for es in decoded for e in es if isinstance(e, BookUpdate)]
 
     def apply() -> None:

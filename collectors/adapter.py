@@ -19,9 +19,8 @@ from typing import ClassVar
 import msgspec
 
 from collectors.errors import CollectorError, DecodeError
+from collectors.levels import Levels
 from collectors.symbols import SymbolTable
-
-Level = tuple[float, float]  # price, size; size 0 removes the level
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
@@ -86,8 +85,8 @@ class BookUpdate(MarketEvent, frozen=True, gc=False):
 
     first_seq: int | None
     is_snapshot: bool
-    bids: list[Level]
-    asks: list[Level]
+    bids: Levels
+    asks: Levels
     prev_seq: int | None = None
     proof: Proof | None = None
 

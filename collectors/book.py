@@ -1,230 +1,61 @@
-"""An order book at full depth, kept from absolute sizes of price levels.
-
-A side is kept in one of two ways, by what is asked of it after every change:
-
-- `DeepSide`, thousands of levels of which the best price is wanted: a message of any length is one
-  update of a map. Only prices that are new to the map enter a heap. A level that is removed stays
-  in both with size 0 – many come back soon – until the best price is wanted and it is better, or
-  until such levels are most of it.
-- `ProvenSide`, tens of levels whose first ten are wanted in their order, with the digits in which
-  they came: a map and a sorted list with the best level last.
-"""
+"""An order book at full depth, kept from absolute sizes of price levels."""
 
 from __future__ import annotations
 
 import zlib
-from abc import ABC, abstractmethod
-from bisect import bisect_left
-from collections.abc import Mapping, Sequence
-from heapq import heapify, heappop, heappush
-from itertools import islice
-from operator import neg
+from typing import TYPE_CHECKING
 
-from collectors.adapter import BookUpdate, Level, Proof, Quote
+from collectors.adapter import BookUpdate, Proof, Quote
+from collectors.book_sides import DeepSide, ProvenSide, Side
+from collectors.levels import Level, LevelRows
 
-_PROVEN_LEVELS = 10  # of each side enter a checksum, whatever the depth
-_FEW_REMOVED = 1024  # levels with size 0 are worth the time it takes to clear them out
-
-
-class Side(ABC):
-    """The levels of one side."""
-
-    def __init__(self, sign: int) -> None:
-        """`sign`: +1 for bids, of which the highest is best, -1 for asks."""
-        self._sign = sign
-        self._sizes: dict[float, float] = {}
-
-    def __len__(self) -> int:
-        return len(self.sizes)
-
-    @property
-    @abstractmethod
-    def sizes(self) -> Mapping[float, float]:
-        """Price -> size."""
-
-    @abstractmethod
-    def best_price(self) -> float | None:
-        """The best level's; None if the side is empty."""
-
-    def bound(self) -> float | None:
-        """A price that no level is better than; None if the side is empty."""
-        return self.best_price()
-
-    def best(self) -> Level | None:
-        """Price and size of the best level; None if the side is empty."""
-        price = self.best_price()
-        return None if price is None else (price, self._sizes[price])
-
-    @abstractmethod
-    def top(self, count: int) -> list[Level]:
-        """The best `count` levels, best first."""
-
-    @abstractmethod
-    def replace(self, levels: Sequence[Level]) -> None:
-        """Forget the side and take these levels, in any order."""
-
-    @abstractmethod
-    def apply(self, levels: Sequence[Level]) -> None:
-        """Set the levels' sizes, in order; size 0 removes a level, known or not."""
-
-
-class DeepSide(Side):
-    """A side of which the best price is asked after every change."""
-
-    def __init__(self, sign: int) -> None:
-        super().__init__(sign)
-        self._heap: list[float] = []  # the keys of `_sizes` times -sign
-        self._most = _FEW_REMOVED
-
-    @property
-    def sizes(self) -> Mapping[float, float]:
-        self._clear_out()
-        return self._sizes
-
-    def bound(self) -> float | None:
-        return abs(self._heap[0]) if self._heap else None
-
-    def best_price(self) -> float | None:
-        sizes, heap = self._sizes, self._heap
-        while heap:
-            price = abs(heap[0])
-            if sizes[price]:
-                return price
-            heappop(heap)
-            del sizes[price]
-        return None
-
-    def top(self, count: int) -> list[Level]:
-        """The best `count` levels, best first; takes the longer the more they are."""
-        if 16 * count > len(self._heap):
-            sizes = self.sizes
-            prices = sorted(sizes, reverse=self._sign > 0)[:count]
-            return [(price, sizes[price]) for price in prices]
-        levels: list[Level] = []
-        while len(levels) < count and (level := self.best()) is not None:
-            levels.append(level)
-            heappop(self._heap)
-        for price, _ in levels:
-            heappush(self._heap, -self._sign * price)
-        return levels
-
-    def replace(self, levels: Sequence[Level]) -> None:
-        self._sizes = dict(levels)
-        self._clear_out()
-
-    def _clear_out(self) -> None:
-        """Forget the levels that were removed."""
-        self._sizes = sizes = {price: size for price, size in self._sizes.items() if size}
-        self._heap = list(map(neg, sizes) if self._sign > 0 else sizes)
-        heapify(self._heap)
-        self._most = 3 * len(sizes) + _FEW_REMOVED
-
-    def apply(self, levels: Sequence[Level]) -> None:
-        sizes, heap = self._sizes, self._heap
-        before = len(sizes)
-        sizes.update(levels)
-        added = len(sizes) - before
-        if added:
-            sign = -self._sign
-            for price in islice(reversed(sizes), added):  # a map keeps the order of insertion
-                heappush(heap, sign * price)
-            if len(sizes) > self._most:
-                self._clear_out()
-
-
-class ProvenSide(Side):
-    """A side whose best levels are proven after every change, by the digits in which they came."""
-
-    def __init__(self, sign: int) -> None:
-        super().__init__(sign)
-        self._keys: list[float] = []  # price times sign, ascending
-        self._tokens: dict[float, bytes] = {}  # by key
-        self._digits: bytes | None = None
-
-    @property
-    def sizes(self) -> Mapping[float, float]:
-        return self._sizes
-
-    def best_price(self) -> float | None:
-        return self._keys[-1] * self._sign if self._keys else None
-
-    def top(self, count: int) -> list[Level]:
-        sign, sizes = self._sign, self._sizes
-        keys = self._keys[: -count - 1 : -1]
-        return [(price, sizes[price]) for price in (key * sign for key in keys)]
-
-    def replace(self, levels: Sequence[Level]) -> None:
-        self._sizes = {price: size for price, size in dict(levels).items() if size}
-        self._keys = sorted(self._sizes if self._sign > 0 else map(neg, self._sizes))
-        self._tokens.clear()
-
-    def apply(self, levels: Sequence[Level]) -> None:
-        sizes, keys, sign = self._sizes, self._keys, self._sign
-        for price, size in levels:
-            if size > 0.0:
-                if price not in sizes:
-                    key = price * sign
-                    if keys and key < keys[-1]:
-                        keys.insert(bisect_left(keys, key), key)
-                    else:
-                        keys.append(key)
-                sizes[price] = size
-            elif sizes.pop(price, None) is not None:
-                del keys[bisect_left(keys, price * sign)]
-
-    def take(
-        self, levels: Sequence[Level], tokens: Sequence[bytes], depth: int, is_snapshot: bool
-    ) -> None:
-        """Levels with the digits in which they came; only the best `depth` are kept."""
-        if is_snapshot:
-            self.replace(levels)
-        else:
-            self.apply(levels)
-        sign, known = self._sign, self._tokens
-        for (price, _), token in zip(levels, tokens, strict=True):
-            known[price * sign] = token
-        self._digits = None
-        self._cut(depth)
-
-    def _cut(self, depth: int) -> None:
-        """Forget all but the best `depth` levels."""
-        keys = self._keys
-        excess = len(keys) - depth
-        if excess > 0:
-            for key in keys[:excess]:
-                del self._sizes[key * self._sign]
-            del keys[:excess]
-        if len(self._tokens) > 4 * (depth + len(keys)):
-            self._tokens = {key: self._tokens[key] for key in keys}
-
-    def proof_digits(self) -> bytes:
-        """The noted digits of the best levels, best first."""
-        if self._digits is None:
-            best = self._keys[: -_PROVEN_LEVELS - 1 : -1]
-            self._digits = b"".join(map(self._tokens.__getitem__, best))
-        return self._digits
+if TYPE_CHECKING:
+    from collectors.ladder import Ladder
 
 
 class Book:
-    """Both sides of one symbol's book."""
+    """Both sides of one symbol's book.
+
+    They are kept in one of three ways, by how the updates come: with proofs, in lists, and in
+    arrays. Once some come in arrays, the lists are made arrays, too.
+    """
 
     def __init__(self) -> None:
-        self.bids: Side = DeepSide(1)
-        self.asks: Side = DeepSide(-1)
+        self.bids: Side
+        self.asks: Side
+        self.bids, self.asks = self._deep = DeepSide(1), DeepSide(-1)
         self._proven: tuple[ProvenSide, ProvenSide] | None = None
+        self._ladder: Ladder | None = None
 
     def apply(self, update: BookUpdate) -> None:
         """Take an update or a snapshot; all with a proof, or none."""
         if update.proof is not None:
             self._apply_proven(update, update.proof)
-        elif update.is_snapshot:
-            self.bids.replace(update.bids)
-            self.asks.replace(update.asks)
+            return
+        bids, asks = update.bids, update.asks
+        if self._ladder is not None or type(bids) is LevelRows:
+            ladder = self._ladder or self._climb()
+            (ladder.replace if update.is_snapshot else ladder.apply)(bids, asks)
+            return
+        deep_bids, deep_asks = self._deep
+        if update.is_snapshot:
+            deep_bids.replace(bids)
+            deep_asks.replace(asks)
         else:
-            if update.bids:
-                self.bids.apply(update.bids)
-            if update.asks:
-                self.asks.apply(update.asks)
+            if bids:
+                deep_bids.apply(bids)
+            if asks:
+                deep_asks.apply(asks)
+
+    def _climb(self) -> Ladder:
+        """From now on in arrays."""
+        from collectors.ladder import ASKS, BIDS, Ladder, LadderSide
+
+        self._ladder = ladder = Ladder()
+        ladder.apply(*(list(side.sizes.items()) for side in self._deep))
+        self.bids, self.asks = LadderSide(ladder, BIDS), LadderSide(ladder, ASKS)
+        self._deep = DeepSide(1), DeepSide(-1)
+        return ladder
 
     def _apply_proven(self, update: BookUpdate, proof: Proof) -> None:
         if self._proven is None:
@@ -242,9 +73,12 @@ class Book:
     @property
     def crossed(self) -> bool:
         """Whether a bid is at or above an ask, which no true book is."""
-        bid, ask = self.bids.bound(), self.asks.bound()
-        if bid is None or ask is None or bid < ask:
-            return False  # in most cases, and cheap to know
+        if self._ladder is not None:
+            return self._ladder.crossed
+        if self._proven is None:
+            highest, lowest = (side.bound() for side in self._deep)
+            if highest is None or lowest is None or highest < lowest:
+                return False  # in most cases, and cheap to know
         bid, ask = self.bids.best_price(), self.asks.best_price()
         return bid is not None and ask is not None and bid >= ask
 

@@ -23,6 +23,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+import msgspec
+
 from collectors.adapter import (
     BookUpdate,
     Event,
@@ -288,7 +290,7 @@ class Integrity:
         state.seq = update.seq
         checked.append(update)
         if not state.synced:
-            state.waiting.append(update)
+            state.waiting.append(_to_keep(update))
         elif state.book_seq is None:
             self._apply(state, update, checked)
 
@@ -334,6 +336,13 @@ class Integrity:
 def _same(a: Quote, b: Quote) -> bool:
     """Whether both say the same; one frame may hold several quotes of one number."""
     return (a.bid, a.bid_size, a.ask, a.ask_size) == (b.bid, b.bid_size, b.ask, b.ask_size)
+
+
+def _to_keep(update: BookUpdate) -> BookUpdate:
+    """The same, which keeps no other message's levels in memory, for it may wait for long."""
+    if isinstance(update.bids, list):
+        return update
+    return msgspec.structs.replace(update, bids=list(update.bids), asks=list(update.asks))
 
 
 def _follows(update: BookUpdate, seq: int) -> bool:

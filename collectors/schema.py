@@ -21,13 +21,15 @@ bought, -1 sold; in `book` it is the side of the book: +1 bid, -1 ask.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from itertools import repeat
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain, repeat
 from typing import Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from collectors.adapter import BookUpdate, Funding, Gap, Level, Quote, Recovery, Trade
+from collectors.adapter import BookUpdate, Funding, Gap, Quote, Recovery, Trade
 
 _TIME = pa.timestamp("ns", "UTC")
 _NAME = pa.dictionary(pa.int32(), pa.string())
@@ -187,42 +189,61 @@ def _in_force(q: Quote) -> tuple[float | None, ...]:
 
 
 class BookBuilder(BatchBuilder):
-    """Book updates and snapshots -> `book`."""
+    """Book updates and snapshots -> `book`; a row is made of each level when they are taken."""
 
     channel = "book"
 
     def __init__(self, exchange: str) -> None:
         super().__init__(exchange)
         self.handlers = {BookUpdate: self._update}
-        self._columns = self._empty()
+        self._rows = 0
+        self._updates: list[BookUpdate] = []
 
     def __len__(self) -> int:
-        return len(self._columns["price"])
-
-    def _empty(self) -> dict[str, list[Any]]:
-        return {name: [] for name in self.schema.names if name != "exchange"}
+        return self._rows
 
     def _update(self, u: BookUpdate) -> None:
-        for side, levels in ((1, u.bids), (-1, u.asks)):
-            if levels:
-                self._levels(u, side, levels)
-
-    def _levels(self, u: BookUpdate, side: int, levels: list[Level]) -> None:
-        columns, count = self._columns, len(levels)
-        prices, sizes = zip(*levels, strict=True)
-        columns["ts"].extend(repeat(u.ts, count))
-        columns["recv_ts"].extend(repeat(u.recv_ts, count))
-        columns["symbol"].extend(repeat(self._code(u.symbol), count))
-        columns["seq"].extend(repeat(u.seq, count))
-        columns["first_seq"].extend(repeat(u.first_seq, count))
-        columns["side"].extend(repeat(side, count))
-        columns["price"].extend(prices)
-        columns["size"].extend(sizes)
-        columns["is_snapshot"].extend(repeat(u.is_snapshot, count))
+        if u.bids or u.asks:
+            self._rows += len(u.bids) + len(u.asks)
+            self._updates.append(u)
 
     def _drain(self) -> dict[str, Any]:
-        columns, self._columns = self._columns, self._empty()
-        return dict(columns)
+        updates, self._updates, self._rows = self._updates, [], 0
+        counts = np.array([(len(u.bids), len(u.asks)) for u in updates], np.int64).reshape(-1, 2)
+        of_side = np.repeat(np.tile(np.array([1, -1], np.int8), len(updates)), counts.ravel())
+        of_update = pa.array(np.repeat(np.arange(len(updates)), counts.sum(1)))
+        levels = _all_levels(updates)
+
+        def of_each(values: Iterable[Any], kind: pa.DataType) -> pa.Array:
+            return pa.array(values, kind, size=len(updates)).take(of_update)
+
+        return {
+            "ts": of_each((u.ts for u in updates), _TIME),
+            "recv_ts": of_each((u.recv_ts for u in updates), _TIME),
+            "symbol": of_each((self._code(u.symbol) for u in updates), pa.int32()),
+            "seq": of_each((u.seq for u in updates), pa.int64()),
+            "first_seq": of_each((u.first_seq for u in updates), pa.int64()),
+            "side": pa.array(of_side),
+            "price": pa.array(levels[:, 0]),
+            "size": pa.array(levels[:, 1]),
+            "is_snapshot": of_each((u.is_snapshot for u in updates), pa.bool_()),
+        }
+
+
+def _all_levels(updates: Sequence[BookUpdate]) -> NDArray[np.float64]:
+    """Those of the updates, bids first, one below the other."""
+    parts: list[NDArray[np.float64]] = []
+    listed: list[float] = []  # of the updates since the last part; many become an array at once
+    for u in updates:
+        for levels in (u.bids, u.asks):
+            if isinstance(levels, list):
+                listed.extend(chain.from_iterable(levels))
+            elif levels:
+                if listed:
+                    parts.append(np.array(listed).reshape(-1, 2))
+                    listed = []
+                parts.append(levels.rows)
+    return np.concatenate((*parts, np.array(listed).reshape(-1, 2)))
 
 
 class FundingBuilder(_RowBuilder):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 from msgspec import Raw, Struct
 
 from collectors.adapter import BookUpdate, Event, Ignored, Quote, Trade
-from collectors.exchanges.binance_rows import trades
+from collectors.exchanges.binance_rows import differences, trades
 from collectors.exchanges.binance_streams import (
     Amount,
     BinanceStreams,
@@ -29,8 +29,8 @@ from collectors.exchanges.binance_streams import (
     ns,
 )
 from collectors.exchanges.binance_symbols import load_symbols
-from collectors.scan.steps import AMOUNT, BOOL, ID, POSITIVE, SYMBOL, TIME, Row
-from collectors.scan.together import Reading
+from collectors.scan.steps import AMOUNT, BOOL, ID, LEVELS, POSITIVE, SYMBOL, TIME, Shape
+from collectors.scan.together import Reading, alone
 from collectors.symbols import SymbolTable, split_pair
 
 if TYPE_CHECKING:
@@ -74,10 +74,11 @@ _trades, _book_tickers = Payload(_Trade), Payload(_BookTicker)
 _depths, _snapshots = Payload(_Depth), Payload(_Snapshot)
 
 # What is read of many messages at once. A side without orders is told as price 0: not read.
-_TRADES: Row = {"s": SYMBOL, "t": ID, "p": POSITIVE, "q": POSITIVE, "T": TIME, "m": BOOL}
-_BOOK_TICKERS: Row = {
+_TRADES: Shape = {"s": SYMBOL, "t": ID, "p": POSITIVE, "q": POSITIVE, "T": TIME, "m": BOOL}
+_BOOK_TICKERS: Shape = {
     "u": ID, "s": SYMBOL, "b": POSITIVE, "B": AMOUNT, "a": POSITIVE, "A": AMOUNT,
 }  # fmt: skip
+_DEPTHS: Shape = {"E": TIME, "s": SYMBOL, "U": ID, "u": ID, "b": LEVELS, "a": LEVELS}
 
 
 class BinanceSpot(BinanceStreams):
@@ -94,15 +95,17 @@ class BinanceSpot(BinanceStreams):
     def __init__(self, symbols: SymbolTable | None = None, tape: Tape | None = None) -> None:
         """`tape` fixes which of the two trade streams is decoded."""
         super().__init__(load_symbols() if symbols is None else symbols, tape)
-        differences = ("depth", "depth@100ms", "depthUpdate")
+        depths = ("depth", "depth@100ms", "depthUpdate")
         self._kinds |= {
             "trade": (_trades, self._trade),
             "bookTicker": (_book_tickers, self._quote),
-            **dict.fromkeys(differences, (_depths, self._depth)),
+            **dict.fromkeys(depths, (_depths, self._depth)),
         }
+        read = differences("E", self._depth_symbols, links=False)
         self._readings |= {
-            "trade": Reading(Trade, _TRADES, trades("t")),
-            "bookTicker": Reading(Quote, _BOOK_TICKERS, self._quotes_read),
+            "trade": Reading(Trade, {"data": _TRADES}, trades("t")),
+            "bookTicker": Reading(Quote, {"data": _BOOK_TICKERS}, self._quotes_read),
+            **dict.fromkeys(depths, Reading(BookUpdate, {"data": _DEPTHS}, read)),
         }
 
     def _untyped(self, head: Frame, frame: bytes, recv_ns: int) -> Event | None:
@@ -128,10 +131,10 @@ class BinanceSpot(BinanceStreams):
         self._depth_symbols.add(pair)
         return BookUpdate(recv_ns, ns(d.E), pair, d.u, d.U, False, d.b, d.a)
 
-    def _quotes_read(self, rows: Rows, recv_ns: Sequence[int]) -> Iterable[Event]:
-        pairs, ids = rows.pairs(), rows.ints("u").tolist()
-        sides = map(rows.floats, ("b", "a", "B", "A"))
-        return map(Quote, recv_ns, repeat(None), pairs, ids, *sides)
+    def _quotes_read(self, rows: Rows, recv_ns: Sequence[int]) -> Iterable[list[Event]]:
+        pairs, ids = rows.symbols(), rows.ints("u").tolist()
+        sides = (rows.floats(key).tolist() for key in ("b", "a", "B", "A"))
+        return alone(map(Quote, recv_ns, repeat(None), pairs, ids, *sides))
 
     def _snapshot(self, data: Raw | bytes, recv_ns: int, pair: str) -> Event:
         s = _snapshots.bare(data)

@@ -23,7 +23,7 @@ from msgspec import Raw, Struct
 
 from collectors.adapter import BookUpdate, Event, Funding, Ignored, OffBook, Quote, Trade
 from collectors.errors import DecodeError
-from collectors.exchanges.binance_rows import many_ns, trades
+from collectors.exchanges.binance_rows import differences, many_ns, trades
 from collectors.exchanges.binance_streams import (
     Amount,
     BinanceStreams,
@@ -37,8 +37,19 @@ from collectors.exchanges.binance_streams import (
     ns,
 )
 from collectors.exchanges.binance_symbols import ContractTable, load_contracts
-from collectors.scan.steps import AMOUNT, BOOL, ID, POSITIVE, SAME, SIGNED, SYMBOL, TIME, Row
-from collectors.scan.together import Reading
+from collectors.scan.steps import (
+    AMOUNT,
+    BOOL,
+    ID,
+    LEVELS,
+    POSITIVE,
+    SAME,
+    SIGNED,
+    SYMBOL,
+    TIME,
+    Shape,
+)
+from collectors.scan.together import Reading, alone
 
 if TYPE_CHECKING:
     from collectors.scan.frames import Rows
@@ -101,13 +112,16 @@ _depths, _snapshots = Payload(_Depth), Payload(_Snapshot)
 _mark_prices, _open_interests = Payload(_MarkPrice), Payload(_OpenInterest)
 
 # What is read of many messages at once: market trades, quotes of both sides, known index prices.
-_TRADES: Row = {
+_TRADES: Shape = {
     "s": SYMBOL, "t": ID, "p": POSITIVE, "q": POSITIVE, "T": TIME, "m": BOOL, "X": SAME,
 }  # fmt: skip
-_BOOK_TICKERS: Row = {
+_BOOK_TICKERS: Shape = {
     "u": ID, "s": SYMBOL, "b": POSITIVE, "B": AMOUNT, "a": POSITIVE, "A": AMOUNT, "T": TIME,
 }  # fmt: skip
-_MARK_PRICES: Row = {
+_DEPTHS: Shape = {
+    "T": TIME, "s": SYMBOL, "U": ID, "u": ID, "pu": ID, "b": LEVELS, "a": LEVELS,
+}  # fmt: skip
+_MARK_PRICES: Shape = {
     "E": TIME, "s": SYMBOL, "p": POSITIVE, "i": POSITIVE, "r": SIGNED, "T": TIME,
 }  # fmt: skip
 
@@ -130,17 +144,21 @@ class BinanceFutures(BinanceStreams):
         super().__init__(load_contracts() if symbols is None else symbols, tape)
         mark_prices = ("markPrice", "markPrice@1s", "markPriceUpdate")
         speeds = ("@0ms", "@100ms", "@250ms", "@500ms")
-        differences = ("depth", "depthUpdate", *(f"depth{speed}" for speed in speeds))
+        depths = ("depth", "depthUpdate", *(f"depth{speed}" for speed in speeds))
         self._kinds |= {
             "trade": (_trades, self._trade),
             "bookTicker": (_book_tickers, self._quote),
             **dict.fromkeys(mark_prices, (_mark_prices, self._mark_price)),
-            **dict.fromkeys(differences, (_depths, self._depth)),
+            **dict.fromkeys(depths, (_depths, self._depth)),
         }
+        read = differences("T", self._depth_symbols, links=True)
         self._readings |= {
-            "trade": Reading(Trade, _TRADES, trades("t")),
-            "bookTicker": Reading(Quote, _BOOK_TICKERS, self._quotes_read),
-            **dict.fromkeys(mark_prices, Reading(Funding, _MARK_PRICES, self._mark_prices_read)),
+            "trade": Reading(Trade, {"data": _TRADES}, trades("t")),
+            "bookTicker": Reading(Quote, {"data": _BOOK_TICKERS}, self._quotes_read),
+            **dict.fromkeys(depths, Reading(BookUpdate, {"data": _DEPTHS}, read)),
+            **dict.fromkeys(
+                mark_prices, Reading(Funding, {"data": _MARK_PRICES}, self._mark_prices_read)
+            ),
         }
 
     def _route(self, stream: str) -> str:
@@ -178,14 +196,15 @@ class BinanceFutures(BinanceStreams):
         self._depth_symbols.add(pair)
         return BookUpdate(recv_ns, ns(d.T), pair, d.u, d.U, False, d.b, d.a, d.pu)
 
-    def _quotes_read(self, rows: Rows, recv_ns: Sequence[int]) -> Iterable[Event]:
-        times, pairs, ids = many_ns(rows.ints("T")), rows.pairs(), rows.ints("u").tolist()
-        return map(Quote, recv_ns, times, pairs, ids, *map(rows.floats, ("b", "a", "B", "A")))
+    def _quotes_read(self, rows: Rows, recv_ns: Sequence[int]) -> Iterable[list[Event]]:
+        times, pairs, ids = many_ns(rows.ints("T")), rows.symbols(), rows.ints("u").tolist()
+        sides = (rows.floats(key).tolist() for key in ("b", "a", "B", "A"))
+        return alone(map(Quote, recv_ns, times, pairs, ids, *sides))
 
-    def _mark_prices_read(self, rows: Rows, recv_ns: Sequence[int]) -> Iterable[Event]:
-        times, due, pairs = many_ns(rows.ints("E")), many_ns(rows.ints("T")), rows.pairs()
-        prices = map(rows.floats, ("p", "i", "r"))
-        return map(Funding, recv_ns, times, pairs, repeat(None), *prices, due)
+    def _mark_prices_read(self, rows: Rows, recv_ns: Sequence[int]) -> Iterable[list[Event]]:
+        times, due, pairs = many_ns(rows.ints("E")), many_ns(rows.ints("T")), rows.symbols()
+        prices = (rows.floats(key).tolist() for key in ("p", "i", "r"))
+        return alone(map(Funding, recv_ns, times, pairs, repeat(None), *prices, due))
 
     def _snapshot(self, data: Raw | bytes, recv_ns: int, pair: str) -> Event:
         s = _snapshots.bare(data)

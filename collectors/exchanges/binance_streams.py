@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -30,6 +30,9 @@ from collectors.exchanges.binance_rows import AGG_TRADES, trades
 from collectors.scan.steps import MICROSECONDS
 from collectors.scan.together import Reading, Together
 from collectors.symbols import SymbolTable
+
+if TYPE_CHECKING:
+    from collectors.scan.frames import Scanner
 
 # The bounds turn NaN, infinities and overflows into errors where they enter.
 Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -78,6 +81,7 @@ class _Shutdown(Struct):
 SNAPSHOT = "depth@snapshot"  # ours: marks a REST reply in a raw log
 _PER_REQUEST = 200  # streams in one SUBSCRIBE; the documented limit is 1024 per connection
 
+_START = b'{"stream":"'
 _KNOWN_STREAMS = 16_384  # more are no exchange's
 
 
@@ -116,8 +120,8 @@ class BinanceStreams(Adapter):
         self._known: dict[bytes, tuple[Callable[[bytes], Any], Handler]] = {}
         """By the beginning of their frames, the streams decoded so far."""
         self._pairs: dict[str, str] = {}
-        self._readings = {"aggTrade": Reading(Trade, AGG_TRADES, trades("a"))}
-        self._together = Together("data", self._readings, self._pairs, self.decode)
+        self._readings = {"aggTrade": Reading(Trade, {"data": AGG_TRADES}, trades("a"))}
+        self._together = Together(_START, self._readings, self.decode, self._learn)
 
     @abstractmethod
     def _venue_symbol(self, pair: str) -> str:
@@ -177,13 +181,26 @@ class BinanceStreams(Adapter):
     ) -> Iterator[list[Event] | DecodeError]:
         return self._together.decode(frames, recv_ns)
 
+    def _learn(
+        self, scanner: Scanner, frame: bytes, stream: str, events: Sequence[Event]
+    ) -> bool | None:
+        """How the frames of a stream are written; None if they are not to be read."""
+        symbol, _, kind = stream.partition("@")
+        symbol, reading, event = symbol.upper(), self._readings.get(kind), events[0]
+        pair = self._pairs.get(symbol)
+        if reading is None or pair is None or type(event) is Ignored:
+            return None
+        if type(event) is not reading.event or event.symbol != pair:  # type: ignore[attr-defined]
+            return False
+        return scanner.learn(frame, kind, reading.shape, symbol.encode(), pair)
+
     def _streamed(self, stream: str, data: Raw, frame: bytes, recv_ns: int) -> Event:
         name, _, kind = stream.partition("@")
         known = self._kinds.get(kind or name.removeprefix("!"))
         if known is not None:
             payload, handle = known
             event = handle(payload.bare(data), recv_ns)
-            start = b'{"stream":"' + stream.encode()
+            start = _START + stream.encode()
             if frame.startswith(start + b'"') and len(self._known) < _KNOWN_STREAMS:
                 self._known[start] = payload.wrapped, handle
             return event

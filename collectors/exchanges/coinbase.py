@@ -15,7 +15,7 @@ channel: its first event is its `FrameNumber`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Annotated, Any, Literal
 
@@ -29,14 +29,17 @@ from collectors.adapter import (
     Event,
     FrameNumber,
     Ignored,
-    Level,
     Quote,
     Refusal,
     Request,
     Trade,
 )
 from collectors.errors import CollectorError, DecodeError
+from collectors.exchanges.coinbase_rows import READINGS
 from collectors.exchanges.coinbase_symbols import load_symbols, pair_of, product_of
+from collectors.exchanges.item_rows import by_channel
+from collectors.levels import Level
+from collectors.scan.together import Together
 from collectors.symbols import SymbolTable
 from collectors.times import rfc3339_ns
 
@@ -117,7 +120,8 @@ _CHANNELS = {
     "book": ("level2",),
 }
 _DECODED = ("l2_data", "market_trades", "ticker")
-_STARTS = {b'{"channel":"%s' % channel.encode(): channel for channel in _DECODED}
+_START = b'{"channel":"'
+_STARTS = {_START + channel.encode(): channel for channel in _DECODED}
 """Frames that begin so are parsed once; all others first for their channel."""
 
 _trade_id = attrgetter("trade_id")
@@ -138,6 +142,7 @@ class Coinbase(Adapter):
         self.symbols = load_symbols() if symbols is None else symbols
         self._pairs: dict[str, str] = {}
         self._last_id = 0
+        self._together = Together(_START, READINGS, self.decode, by_channel(READINGS, self._pairs))
 
     def subscribe(self, symbols: Sequence[str], channels: Sequence[str]) -> list[Request]:
         heartbeats = self._request({"type": "subscribe", "channel": "heartbeats"})
@@ -157,6 +162,11 @@ class Coinbase(Adapter):
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             excerpt = repr(frame if len(frame) <= 120 else frame[:120] + b"...")[1:]
             raise DecodeError(f"coinbase: {error}; frame: {excerpt}") from error
+
+    def decode_many(
+        self, frames: Sequence[bytes], recv_ns: Sequence[int]
+    ) -> Iterator[list[Event] | DecodeError]:
+        return self._together.decode(frames, recv_ns)
 
     def _told(self, frame: bytes, recv_ns: int) -> list[Event]:
         """A frame that does not begin as market data does."""

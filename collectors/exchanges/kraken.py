@@ -15,7 +15,7 @@ heartbeats among them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from importlib import resources
 from operator import attrgetter
@@ -30,7 +30,6 @@ from collectors.adapter import (
     BookUpdate,
     Event,
     Ignored,
-    Level,
     Proof,
     Quote,
     Refusal,
@@ -39,6 +38,10 @@ from collectors.adapter import (
     Trade,
 )
 from collectors.errors import CollectorError, DecodeError
+from collectors.exchanges.item_rows import by_channel
+from collectors.exchanges.kraken_rows import READINGS
+from collectors.levels import Level
+from collectors.scan.together import Together
 from collectors.symbols import SymbolTable, split_pair
 from collectors.times import rfc3339_ns
 
@@ -120,7 +123,8 @@ DEPTHS = (10, 25, 100, 500, 1000)
 """What the exchange offers; any other is refused."""
 
 _DECODED = ("book", "trade", "ticker")
-_STARTS = {b'{"channel":"%s' % channel.encode(): channel for channel in _DECODED}
+_START = b'{"channel":"'
+_STARTS = {_START + channel.encode(): channel for channel in _DECODED}
 """Frames that begin so are parsed once; all others first for their channel."""
 
 _trade_id = attrgetter("trade_id")
@@ -150,6 +154,7 @@ class Kraken(Adapter):
         self._depths: dict[str, int] = {}
         self._pairs: dict[str, str] = {}
         self._last_id = 0
+        self._together = Together(_START, READINGS, self.decode, by_channel(READINGS, self._pairs))
 
     def subscribe(self, symbols: Sequence[str], channels: Sequence[str]) -> list[Request]:
         return self._requests("subscribe", symbols, channels)
@@ -168,6 +173,11 @@ class Kraken(Adapter):
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             excerpt = repr(frame if len(frame) <= 120 else frame[:120] + b"...")[1:]
             raise DecodeError(f"kraken: {error}; frame: {excerpt}") from error
+
+    def decode_many(
+        self, frames: Sequence[bytes], recv_ns: Sequence[int]
+    ) -> Iterator[list[Event] | DecodeError]:
+        return self._together.decode(frames, recv_ns)
 
     def _told(self, frame: bytes, recv_ns: int) -> list[Event]:
         """A frame that does not begin as market data does."""

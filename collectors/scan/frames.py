@@ -10,43 +10,104 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
+from collectors.levels import LevelRows
 from collectors.scan.compiled import scan
-from collectors.scan.steps import LONGEST_TEXT, MIX, Columns, Row, Step, learn
+from collectors.scan.steps import (
+    ITEMS,
+    LEVELS,
+    LONGEST_TEXT,
+    MIX,
+    N_STEP,
+    Columns,
+    Shape,
+    Step,
+    end_of,
+    learn,
+)
 
 _PADDING = bytes(LONGEST_TEXT + 64)  # texts are compared without asking where they end
+_LEVEL_BYTES = len('["1","0"]')  # at least
+_ITEM_BYTES = 32  # of most; more items than that makes are not read
 _MOST_NAMES = 16_384  # more are no exchange's
+_LONGEST_LEARNED = 1 << 16  # bytes: short ones say as much
 _VARIANTS = 8  # ways to write one message that are learned, one after the other
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
-class Rows:
-    """Messages of one kind among those read: which they were, and their values by key."""
+class _Values:
+    """Values by key, of some of the rows that were read."""
 
-    def __init__(self, kind: str, scanner: Scanner, frames: Ints) -> None:
-        self.kind = kind
-        self.frames: list[int] = frames.tolist()
+    def __init__(self, scanner: Scanner, columns: Columns, rows: slice | Ints) -> None:
         self._scanner = scanner
-        self._columns = scanner.columns[kind]
-        everything = len(frames) == len(scanner.found)
-        self._rows = slice(0, len(frames)) if everything else frames
+        self._columns = columns
+        self._rows = rows
 
     def ints(self, key: str) -> Ints:
-        """Values of a key of whole numbers or truth values."""
+        """Of a key of whole numbers, truth values or times."""
         column: Ints = self._scanner.ints[self._columns.ints[key]][self._rows]
         return column
 
-    def floats(self, key: str) -> list[float]:
-        """Values of a key of decimals."""
-        column: list[float] = self._scanner.floats[self._columns.floats[key]][self._rows].tolist()
+    def floats(self, key: str) -> Floats:
+        """Of a key of decimals."""
+        column: Floats = self._scanner.floats[self._columns.floats[key]][self._rows]
         return column
 
-    def pairs(self) -> list[str]:
-        """BASE/QUOTE of their symbols."""
+    def pairs(self, key: str) -> list[str]:
+        """BASE/QUOTE of the symbols in a key of names."""
+        pairs: list[str] = self._scanner.pairs[self.ints(key)].tolist()
+        return pairs
+
+
+class Items(_Values):
+    """Items of the lists in rows, in their order; those of row i are `begins[i]` to `ends[i]`."""
+
+    def __init__(self, scanner: Scanner, columns: Columns, begins: Ints, ends: Ints) -> None:
+        counts = ends - begins
+        self.ends: Ints = np.cumsum(counts)
+        self.begins: Ints = self.ends - counts
+        self.of_row: Ints = np.repeat(np.arange(len(counts)), counts)
+        """Of every item."""
+        rows = np.arange(len(self.of_row)) + np.repeat(begins - self.begins, counts)
+        super().__init__(scanner, columns, rows)
+
+
+class Rows(_Values):
+    """Messages of one kind among those read."""
+
+    def __init__(self, kind: str, scanner: Scanner, frames: Ints) -> None:
+        self.kind = kind
+        self._frames = frames
+        everything = len(frames) == len(scanner.found)
+        rows = slice(0, len(frames)) if everything else frames
+        super().__init__(scanner, scanner.columns[kind], rows)
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    @property
+    def frames(self) -> list[int]:
+        """Which they were, of those read."""
+        frames: list[int] = self._frames.tolist()
+        return frames
+
+    def levels(self, key: str) -> list[LevelRows]:
+        """Values of a key of levels."""
+        begins, ends = self.ints(key).tolist(), self.ints(end_of(key)).tolist()
+        return list(map(LevelRows, repeat(self._scanner.levels), begins, ends))
+
+    def items(self, key: str) -> Items:
+        """Values of a key of items."""
+        return Items(self._scanner, self._columns, self.ints(key), self.ints(end_of(key)))
+
+    def symbols(self) -> list[str]:
+        """BASE/QUOTE of the symbols of which the messages of their names are."""
         pairs: list[str] = self._scanner.pairs[self._scanner.found[self._rows]].tolist()
         return pairs
 
@@ -57,14 +118,12 @@ class Scanner:
     @staticmethod
     def compile() -> None:
         """Compile, or load what was compiled before."""
-        Scanner(b"-", "-").read([b"-"])
+        Scanner(b"-").read([b"-"])
 
-    def __init__(self, prefix: bytes, within: str) -> None:
-        """`prefix`: how every message begins, up to its name; `within`: the key of its object of
-        which the values are read."""
+    def __init__(self, prefix: bytes) -> None:
+        """`prefix`: how every message begins, up to its name."""
         self._start = prefix
         self._prefix = np.frombuffer(prefix + _PADDING, np.uint8)[: len(prefix)]
-        self._within = within
         self._texts = bytearray()
         self._known = np.frombuffer(_PADDING, np.uint8)
         self._programs: dict[tuple[Step, ...], int] = {}
@@ -82,12 +141,28 @@ class Scanner:
         self.found = np.zeros(0, np.int64)
         self.ints = np.zeros((1, 0), np.int64)
         self.floats = np.zeros((1, 0))
+        self._has_levels = self._has_items = False
+        self.levels = np.zeros((0, 2))
+        """A block of its own for every read: who has levels of it keeps it."""
 
     # -- learning --------------------------------------------------------------------------
 
-    def learn(self, frame: bytes, kind: str, row: Row, symbol: bytes, pair: str) -> bool:
-        """Learn how `frame` is written, of which `row` is to be read as `kind`. All that begin with
-        its name are about `symbol`. Whether it could be learned."""
+    def tell(self, name: bytes, pair: str) -> bool:
+        """Tell it a name that is the value of a key, of symbol `pair`. Whether it is new."""
+        if name in self._numbers or len(self._numbers) >= 2 * _MOST_NAMES:
+            return False
+        number = self._number(name)
+        self._names[number] = (*self._text(name), -1, 0, 0)
+        self.pairs[number] = pair
+        return True
+
+    def learn(
+        self, frame: bytes, kind: str, shape: Shape, symbol: bytes = b"", pair: str = ""
+    ) -> bool:
+        """Learn how `frame` is written, of which `shape` is to be read as `kind`. All that begin
+        with its name are about `symbol`, if given. Whether it could be learned."""
+        if len(frame) > _LONGEST_LEARNED:
+            return False
         start = frame.find(b'"', len(self._start))
         name = frame[len(self._start) : start]
         if name not in self._variants and len(self._variants) == _MOST_NAMES:
@@ -95,13 +170,17 @@ class Scanner:
         self._variants[name] += 1
         if self._variants[name] > _VARIANTS:
             return False
-        columns = self.columns.setdefault(kind, Columns.of(row))
-        steps = learn(frame, start, {self._within: row}, columns)
+        columns = self.columns.setdefault(kind, Columns.of(shape))
+        steps = learn(frame, start, shape, columns)
         if steps is None:
             return False
         number = self._numbers.get(name)
         if number is None:
             number = self._number(name)
+        elif self._names[number, N_STEP] < 0:
+            return False  # it was told as a value
+        self._has_levels |= any(step.kind == LEVELS for step in steps)
+        self._has_items |= any(step.kind == ITEMS for step in steps)
         if kind not in self._kinds:
             self._kinds.append(kind)
         self._names[number] = (*self._text(name), self._program(steps), *self._text(symbol))
@@ -163,20 +242,22 @@ class Scanner:
         ends += 1
         np.cumsum(ends, out=ends)
         ends -= 1
-        self._make_room(count)
+        self._make_room(max(count, len(text) // _ITEM_BYTES if self._has_items else 0))
+        if self._has_levels:
+            self.levels = np.empty((len(text) // _LEVEL_BYTES, 2))  # of memory, what is written to
         self.found = np.empty(count, np.int64)
         scan(
             text, ends, self._prefix, self._known, self._names, self._buckets, self._steps,
-            self.found, self.ints, self.floats,
+            self.found, self.ints, self.floats, self.levels,
         )  # fmt: skip
         kinds = self._kind_of[self.found]
         groups = ((kind, np.flatnonzero(kinds == i)) for i, kind in enumerate(self._kinds))
         return [Rows(kind, self, found) for kind, found in groups if len(found)]
 
-    def _make_room(self, frames: int) -> None:
-        ints = max((len(columns.ints) for columns in self.columns.values()), default=1)
-        floats = max((len(columns.floats) for columns in self.columns.values()), default=1)
-        room = max(frames, self.ints.shape[1])
+    def _make_room(self, rows: int) -> None:
+        widths = [columns.widths for columns in self.columns.values()] or [(1, 1)]
+        ints, floats = map(max, zip(*widths, strict=True))
+        room = max(rows, self.ints.shape[1])
         if self.ints.shape != (ints, room) or len(self.floats) < floats:
             self.ints = np.empty((ints, room), np.int64)
             self.floats = np.empty((floats, room))

@@ -1,15 +1,15 @@
-"""Decoding the messages of streams together: those that a scanner knows, and the rest as ever."""
+"""Decoding messages together: those that a scanner knows, and the rest as ever."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
-from collectors.adapter import Event, Ignored, singly
+from collectors.adapter import Event, singly
 from collectors.errors import DecodeError
 from collectors.scan import ready
-from collectors.scan.steps import Row
+from collectors.scan.steps import Shape
 
 if TYPE_CHECKING:
     from collectors.scan.frames import Rows, Scanner
@@ -18,37 +18,47 @@ FEW = 128
 """Fewer messages are decoded faster one by one."""
 _FIRST = 16  # messages that say how the others are written, as long as nothing is known
 _PAUSE = 32  # calls without a look, after one that found nothing to read
-_MOST_STREAMS = 16_384  # more are no exchange's
+_MOST_OTHERS = 16_384  # more are no exchange's
 
 Decoded = list[Event] | DecodeError
 
 
 class Reading(NamedTuple):
-    """What is read of the messages of a kind of stream."""
+    """What is read of the messages of a kind."""
 
     event: type[Event]
     """What their decoding gives, if they are to be read at all."""
-    row: Row
-    events: Callable[[Rows, Sequence[int]], Iterable[Event]]
-    """Of what was read, and the receive times."""
+    shape: Shape
+    events: Callable[[Rows, Sequence[int]], Iterable[list[Event]] | None]
+    """Those of each message, of what was read and the receive times; None if they are to be decoded
+    each when its turn comes."""
+
+
+def alone(events: Iterable[Event]) -> Iterator[list[Event]]:
+    """Events of messages that mean one each."""
+    return ([event] for event in events)
+
+
+Learn = Callable[["Scanner", bytes, str, Sequence[Event]], bool | None]
+"""Tell the scanner what there is to learn from a message, its name and what it was decoded to:
+whether it can read more of them now; None if there never is anything to learn from that name."""
 
 
 class Together:
-    """Messages that begin with `{"stream":"<symbol>@<kind>"`."""
+    """Messages that begin with `start` and a name, and have what is asked for behind it."""
 
     def __init__(
         self,
-        within: str,
-        readings: Mapping[str, Reading],
-        pairs: Mapping[str, str],
+        start: bytes,
+        readings: dict[str, Reading],
         decode: Callable[[bytes, int], list[Event]],
+        learn: Learn,
     ) -> None:
-        """`within`: the key of the object that is read; `readings` by kind of stream; `pairs` by
-        the exchange's symbol, those met so far; `decode` decodes one message."""
-        self._within = within
+        """`readings` by kind of message; `decode` decodes one message."""
+        self._start = start
         self._readings = readings
-        self._pairs = pairs
         self._decode = decode
+        self._learn = learn
         self._scanner: Scanner | None = None
         self._pause = 0
         """For so many calls nothing is read: there was nothing to read."""
@@ -59,8 +69,8 @@ class Together:
         """What `decode` makes of each of them, in their order."""
         if len(frames) < FEW:
             return singly(self._decode, frames, recv_ns)
-        if self._scanner is None and (scanner := ready.loaded(len(frames))) is not None:
-            self._scanner = scanner(_START, self._within)
+        if self._scanner is None and (scanner := ready.loaded(frames)) is not None:
+            self._scanner = scanner(self._start)
         if self._pause:
             self._pause -= 1
         if self._scanner is None or self._pause:
@@ -77,21 +87,24 @@ class Together:
         self, scanner: Scanner, frames: Sequence[bytes], recv_ns: Sequence[int]
     ) -> Iterator[Decoded]:
         """What the scanner does not know is decoded when its turn comes."""
-        told: list[Event | None] = [None] * len(frames)
         groups = scanner.read(frames)
+        told: list[list[Event] | None] = [None] * len(frames)
         for rows in groups:
             make = self._readings[rows.kind].events
-            if len(rows.frames) == len(frames):
-                told = list(make(rows, recv_ns))
-                break
-            events = make(rows, [recv_ns[i] for i in rows.frames])
-            for i, read in zip(rows.frames, events, strict=True):
-                told[i] = read
+            is_all = len(rows) == len(frames)
+            events = make(rows, recv_ns if is_all else [recv_ns[i] for i in rows.frames])
+            if events is None:
+                continue
+            if is_all:
+                yield from events
+                return
+            for i, of_frame in zip(rows.frames, events, strict=True):
+                told[i] = of_frame
         seen: set[bytes] = set()
         learned = False
-        for i, event in enumerate(told):
-            if event is not None:
-                yield [event]
+        for i, read in enumerate(told):
+            if read is not None:
+                yield read
                 continue
             frame = frames[i]
             try:
@@ -99,27 +112,22 @@ class Together:
             except DecodeError as error:
                 yield error
                 continue
-            start = frame[: frame.find(b'"', len(_START))]
+            start = frame[: frame.find(b'"', len(self._start))]
             if start not in self._others and start not in seen:
                 seen.add(start)
-                learned |= self._learn(scanner, frame, start, decoded)
+                learned |= self._learned(scanner, frame, start, decoded)
             yield decoded
         if not groups and not learned:
             self._pause = _PAUSE
 
-    def _learn(self, scanner: Scanner, frame: bytes, start: bytes, events: Sequence[Event]) -> bool:
-        """Note how a message is written, if more that start so can be read; whether they can."""
-        if not start.startswith(_START):
+    def _learned(
+        self, scanner: Scanner, frame: bytes, start: bytes, events: Sequence[Event]
+    ) -> bool:
+        """Whether more messages that begin so can be read now."""
+        if not start.startswith(self._start):
             return False
-        symbol, _, kind = start.removeprefix(_START).decode(errors="replace").partition("@")
-        reading, event = self._readings.get(kind), events[0]
-        pair = self._pairs.get(symbol.upper())
-        if reading is None or pair is None or type(event) is Ignored:
-            if len(self._others) < _MOST_STREAMS:
-                self._others.add(start)
-        elif type(event) is reading.event and event.symbol == pair:  # type: ignore[attr-defined]
-            return scanner.learn(frame, kind, reading.row, symbol.upper().encode(), pair)
-        return False
-
-
-_START = b'{"stream":"'
+        name = start.removeprefix(self._start).decode(errors="replace")
+        learned = self._learn(scanner, frame, name, events)
+        if learned is None and len(self._others) < _MOST_OTHERS:
+            self._others.add(start)
+        return bool(learned)

@@ -2,12 +2,22 @@
 
 import zlib
 
+import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors.adapter import BookUpdate, Proof, Quote
 from collectors.book import Book
+from collectors.ladder import Ladder
+from collectors.levels import LevelRows
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled():
+    Ladder.compile()
+
 
 levels = st.lists(
     st.tuples(st.integers(1, 40).map(lambda n: n / 4), st.sampled_from([0.0, 0.0, 0.5, 1.0, 2.25])),
@@ -20,20 +30,34 @@ def update(bids=(), asks=(), is_snapshot=False, proof=None):
     return BookUpdate(12, 7, "BTC/USD", 9, None, is_snapshot, bids, asks, None, proof)
 
 
+def in_arrays(change, asks_first=False):
+    """The same update as the scanner makes it: both sides in a block, not at its beginning."""
+    sides = [change.asks, change.bids] if asks_first else [change.bids, change.asks]
+    block = np.array([(7.0, 7.0), *sides[0], *sides[1], (8.0, 8.0)])
+    middle = 1 + len(sides[0])
+    made = [LevelRows(block, 1, middle), LevelRows(block, middle, len(block) - 1)]
+    bids, asks = reversed(made) if asks_first else made
+    return msgspec.structs.replace(change, bids=bids, asks=asks)
+
+
 def told(bids, asks, depth=2):
     """A proof of so many levels a side, whose digits do not matter."""
     return Proof(0, depth, [b""] * bids, [b""] * asks)
 
 
-messages = st.lists(st.tuples(st.booleans(), levels, levels), max_size=8)
+messages = st.lists(
+    st.tuples(st.booleans(), levels, levels, st.sampled_from(["list", "bids first", "asks first"])),
+    max_size=8,
+)
 
 
 @given(messages, st.integers(0, 9), st.booleans())
 def test_book_is_the_last_size_of_every_price(messages, count, is_proven):
     book, bids, asks = Book(), {}, {}
-    for is_snapshot, new_bids, new_asks in messages:
+    for is_snapshot, new_bids, new_asks, form in messages:
         proof = told(len(new_bids), len(new_asks), 1000) if is_proven else None
-        book.apply(update(new_bids, new_asks, is_snapshot, proof))
+        change = update(new_bids, new_asks, is_snapshot, proof)
+        book.apply(change if form == "list" else in_arrays(change, form == "asks first"))
         if is_snapshot:
             bids, asks = {}, {}
         bids.update(new_bids)
@@ -48,13 +72,18 @@ def test_book_is_the_last_size_of_every_price(messages, count, is_proven):
     assert book.crossed == bool(best_bids and best_asks and best_bids[0][0] >= best_asks[0][0])
 
 
-def test_best_levels_of_a_deep_book_are_those_of_all_its_levels_sorted():
+def as_they_are(change):
+    return change
+
+
+@pytest.mark.parametrize("form", [as_they_are, in_arrays])
+def test_best_levels_of_a_deep_book_are_those_of_all_its_levels_sorted(form):
     book, bids = Book(), {}
     for number in range(200):
         changes = [
             (float(n * 7919 % 5003), float(n % 3)) for n in range(40 * number, 40 * number + 60)
         ]
-        book.apply(update(bids=changes))
+        book.apply(form(update(bids=changes)))
         bids.update(changes)
         live = sorted(((p, q) for p, q in bids.items() if q), reverse=True)
         assert book.top(5) == (live[:5], [])
@@ -70,6 +99,42 @@ def test_levels_that_were_removed_do_not_pile_up():
         book.apply(update(bids=[(float(number), 0.0)]))
     assert len(book.bids._sizes) < 2000
     assert book.top(5)[0] == [(1e9, 1.0)]
+
+
+def test_a_book_in_arrays_stays_small():
+    book = Book()
+    book.apply(in_arrays(update(bids=[(1e9, 1.0)])))
+    for number in range(1, 20_000):
+        book.apply(in_arrays(update(bids=[(float(number), 1.0)])))
+        book.apply(in_arrays(update(bids=[(float(number), 0.0)])))
+    assert book._ladder._tables.shape == (2, 1024, 2)
+    assert book.top(5)[0] == [(1e9, 1.0)]
+
+
+def test_a_book_in_arrays_grows():
+    levels = [(float(number), 1.0) for number in range(1, 5000)]
+    book = Book()
+    book.apply(in_arrays(update(bids=levels)))
+    assert book.top(9999)[0] == levels[::-1]
+
+
+def test_a_book_goes_on_in_arrays_when_some_come():
+    book = Book()
+    book.apply(update([(9.0, 1.0), (8.0, 1.0), (7.0, 1.0)], [(10.0, 1.0)], True))
+    book.apply(in_arrays(update([(9.0, 0.0)], [(11.0, 2.0)])))
+    book.apply(update([(7.0, 0.0)]))
+    assert book.top(5) == ([(8.0, 1.0)], [(10.0, 1.0), (11.0, 2.0)])
+    assert book.asks.sizes == {10.0: 1.0, 11.0: 2.0}
+
+
+def test_levels_in_an_array_are_the_list_of_them():
+    change = update([(9.0, 1.0), (8.0, 0.0)], [])
+    made = in_arrays(change)
+    assert made == change
+    assert repr(made) == repr(change)
+    assert (made.bids[-1], len(made.bids), bool(made.asks)) == ((8.0, 0.0), 2, False)
+    assert made.bids != [(9.0, 1.0)]
+    assert made.bids != "levels"
 
 
 def test_book_without_proofs_has_no_checksum():

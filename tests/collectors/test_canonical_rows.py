@@ -1,9 +1,12 @@
 """Events -> canonical rows."""
 
+import msgspec
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from collectors.adapter import BookUpdate, Funding, Gap, Quote, Recovery, Trade
+from collectors.levels import LevelRows
 from collectors.schema import BUILDERS, SCHEMAS
 
 BTC, ETH = "BTC/USDT", "ETH/USDT"
@@ -118,6 +121,26 @@ def test_book_has_one_row_per_level_bids_first():
     assert columns["seq"] == [9, 9, 9, 10]
     assert columns["first_seq"] == [8, 8, 8, None]
     assert columns["is_snapshot"] == [False, False, False, True]
+
+
+def test_levels_in_arrays_make_the_same_rows():
+    block = np.array([(99.0, 1.0), (98.0, 0.0), (101.0, 2.0)])
+    bids, asks = LevelRows(block, 0, 2), LevelRows(block, 2, 3)
+    events = [
+        BookUpdate(12, 7, BTC, 9, 8, False, [(99.0, 1.0)], []),
+        BookUpdate(13, None, ETH, 10, 9, False, [], []),
+        BookUpdate(14, 7, ETH, 11, 10, False, bids, asks),
+        BookUpdate(15, 7, BTC, 12, None, True, [(95.0, 1.0)], [(96.0, 1.0)]),
+        BookUpdate(16, 7, BTC, 13, 13, False, LevelRows(block, 0, 0), asks),
+    ]
+    listed = [msgspec.structs.replace(e, bids=list(e.bids), asks=list(e.asks)) for e in events]
+    assert build("book", events).equals(build("book", listed))
+
+
+def test_updates_without_levels_do_not_pile_up():
+    builder = BUILDERS["book"]("binance")
+    builder.handlers[BookUpdate](BookUpdate(13, None, ETH, 10, 9, False, [], []))
+    assert (len(builder), builder._updates) == (0, [])
 
 
 def test_volume_of_the_day_is_carried_like_the_quote_it_came_with():

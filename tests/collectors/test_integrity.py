@@ -1,8 +1,11 @@
 """Integrity: every loss found within one message, no false alarm, others undisturbed."""
 
+import weakref
 from bisect import bisect_right
 from itertools import pairwise
 
+import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,10 +22,17 @@ from collectors.adapter import (
 from collectors.exchanges.binance import BinanceSpot
 from collectors.exchanges.binance_futures import BinanceFutures
 from collectors.integrity import Integrity
+from collectors.ladder import Ladder
+from collectors.levels import LevelRows
 from collectors.raw import RawReader
 from collectors.recordings import BINANCE_DEMO
 
 BTC, ETH = "BTC/USDT", "ETH/USDT"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled():
+    Ladder.compile()
 
 
 def trade(number, symbol=BTC, recv=100):
@@ -44,6 +54,13 @@ def snapshot(seq, bids=((9.0, 1.0),), asks=((11.0, 1.0),), symbol=BTC, recv=None
 
 def in_band(recv, bids=(), asks=(), symbol=BTC, is_snapshot=False):
     return BookUpdate(recv, None, symbol, None, None, is_snapshot, list(bids), list(asks))
+
+
+def in_a_block(update):
+    """The same update with its levels in an array, as the scanner makes them."""
+    block, middle = np.array([*update.bids, *update.asks]), len(update.bids)
+    bids, asks = LevelRows(block, 0, middle), LevelRows(block, middle, len(block))
+    return msgspec.structs.replace(update, bids=bids, asks=asks)
 
 
 def said(events):
@@ -98,6 +115,26 @@ class TestSpotChain:
         checks.check([diff(10, 10, bids=[(9.0, 0.0)])])
         assert checks.book(BTC).top(5) == ([(8.0, 2.0)], [(11.0, 5.0)])
         assert checks.gaps == 0
+
+    def test_update_that_waits_keeps_no_other_levels_in_memory(self):
+        checks, update = Integrity(), in_a_block(diff(2, 4, bids=[(8.0, 2.0)]))
+        block = weakref.ref(update.bids.block)
+        checks.check([update])
+        del update
+        assert block() is None
+        checks.check([snapshot(3)])
+        assert checks.book(BTC).top(5)[0] == [(9.0, 1.0), (8.0, 2.0)]
+
+    @given(crossings=st.lists(st.tuples(st.booleans(), st.integers(6, 14)), max_size=6))
+    def test_book_in_arrays_is_found_crossed_as_any_other(self, crossings):
+        plain, fast = Integrity(), Integrity()
+        for checks in plain, fast:
+            checks.check([snapshot(3), diff(4, 4)])
+        for number, (is_bid, price) in enumerate(crossings, 5):
+            level = [(float(price), 1.0)]
+            update = diff(number, number, level, []) if is_bid else diff(number, number, [], level)
+            assert plain.check([update]) == fast.check([in_a_block(update)])
+            assert plain.stale == fast.stale
 
     def test_snapshot_ahead_of_the_stream_is_joined_when_the_stream_arrives_there(self):
         checks = Integrity()

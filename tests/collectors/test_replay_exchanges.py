@@ -11,6 +11,7 @@ from collectors.exchanges import EXCHANGES, make_adapter
 from collectors.raw import RawReader, write_frames
 from collectors.recordings import BINANCE_DEMO
 from collectors.replay import replay
+from collectors.scan import ready
 
 START = 1_790_735_993_000_000_000
 
@@ -101,6 +102,22 @@ def test_binance_futures(usdm_capture, captures, tmp_path):
     funding = pl.read_parquet(tmp_path / "out" / "funding")
     assert funding["symbol"].unique().sort().to_list()[0] == "BTC/USDT:USDT"
     assert funding.select("funding_rate", "mark_price").null_count().row(0) == (0, 0)
+
+
+@pytest.mark.parametrize("exchange", ["kraken", "coinbase", "binance-futures"])
+def test_the_compiled_scanner_changes_nothing(exchange, request, tmp_path, monkeypatch):
+    if exchange == "binance-futures":
+        path = request.getfixturevalue("usdm_capture")
+    else:
+        path = tmp_path / "raw"
+        frames = [frame for _, frame in request.getfixturevalue(f"{exchange}_frames")]
+        write_frames(path, stamped(frames * 20))
+    monkeypatch.setattr(ready, "_loading", type(ready._loading)())
+    monkeypatch.setattr(ready, "WORTH_BYTES", 1 << 40)
+    replay([path], exchange, tmp_path / "without")
+    ready.load()
+    replay([path], exchange, tmp_path / "with")
+    assert written(tmp_path / "with") == written(tmp_path / "without") != {}
 
 
 def test_binance_recording_with_a_lost_piece(tmp_path):

@@ -1,11 +1,27 @@
 """Many messages decoded at once: always what they are one by one, whatever they are."""
 
+import gzip
 import json
+from datetime import datetime
 from itertools import repeat
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scanning import (
+    DECIMALS,
+    FUTURES,
+    GOLDEN,
+    NUMBERS,
+    QUOTE,
+    SPOT,
+    TRADE,
+    assert_same,
+    learned,
+    read,
+    read_by,
+    together,
+)
 
 from collectors.adapter import OffBook, Trade
 from collectors.errors import DecodeError
@@ -14,70 +30,12 @@ from collectors.raw import RawReader
 from collectors.scan import ready, steps
 from collectors.scan.frames import Scanner
 from collectors.scan.together import FEW
-
-RECV = 1_790_757_176_000_000_000
-SPOT = [
-    b'{"stream":"btcusdt@trade","data":{"e":"trade","E":1723161255343,"s":"BTCUSDT",'
-    b'"t":3735683259,"p":"61837.63000000","q":"0.02000000","T":1723161255342,"m":true,"M":true}}',
-    b'{"stream":"ethusdt@trade","data":{"e":"trade","E":1723161255343,"s":"ETHUSDT",'
-    b'"t":12,"p":"2500.1","q":"3.0","T":1723161255342,"m":false,"M":true}}',
-    b'{"stream":"btcusdt@bookTicker","data":{"u":50093239212,"s":"BTCUSDT","b":"61837.63000000",'
-    b'"B":"3.78826000","a":"61837.64000000","A":"1.54698000"}}',
-    b'{"stream":"btcusdt@depth@100ms","data":{"e":"depthUpdate","E":1723161255308,"s":"BTCUSDT",'
-    b'"U":50093239203,"u":50093239207,"b":[["55653.87000000","0.00000000"]],"a":[]}}',
-    b'{"stream":"btcusdt@kline_1m","data":{"e":"kline"}}',
-    b'{"result":null,"id":1}',
-]
-FUTURES = [
-    b'{"stream":"btcusdt@trade","data":{"e":"trade","E":1723161256322,"T":1723161256322,'
-    b'"s":"BTCUSDT","t":5266583935,"p":"61800.30","q":"0.006","X":"MARKET","m":false}}',
-    b'{"stream":"ethusdt@aggTrade","data":{"e":"aggTrade","E":1723161256322,"s":"ETHUSDT","a":7,'
-    b'"p":"2500.30","q":"0.006","f":1,"l":2,"T":1723161256322,"m":true}}',
-    b'{"stream":"btcusdt@bookTicker","data":{"e":"bookTicker","u":5123107839020,"s":"BTCUSDT",'
-    b'"b":"61800.20","B":"2.507","a":"61800.30","A":"2.510","T":1723161256313,"E":1723161256313}}',
-    b'{"stream":"btcusdt@markPrice@1s","data":{"e":"markPriceUpdate","E":1790757176000,'
-    b'"s":"BTCUSDT","p":"83003.10000000","ap":"83003.1","P":"83198.80343841",'
-    b'"i":"83045.69043478","r":"-0.00001012","T":1790784000000,"st":1}}',
-]
-GOLDEN = {"binance": SPOT, "binance-futures": FUTURES}
-TRADE, QUOTE = SPOT[0], SPOT[2]
+from collectors.times import rfc3339_ns
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _loaded():
     ready.load()
-
-
-def told(decoded):
-    """Events, or what the error says."""
-    return str(decoded) if isinstance(decoded, DecodeError) else decoded
-
-
-def one_by_one(adapter, frames):
-    for frame in frames:
-        try:
-            yield adapter.decode(frame, RECV)
-        except DecodeError as error:
-            yield str(error)
-
-
-def together(adapter, frames):
-    return [told(decoded) for decoded in adapter.decode_many(frames, [RECV] * len(frames))]
-
-
-def assert_same(exchange, frames):
-    """Also where an adapter has learned from the frames before: the second time."""
-    alone, many = make_adapter(exchange), make_adapter(exchange)
-    for _ in range(2):
-        expected = list(one_by_one(alone, frames))
-        assert repr(together(many, frames)) == repr(expected)  # tells 0.0 from -0.0
-
-
-def learned(exchange):
-    """An adapter that has learned the golden frames."""
-    adapter = make_adapter(exchange)
-    together(adapter, GOLDEN[exchange] * FEW)
-    return adapter
 
 
 # -- what was recorded ---------------------------------------------------------------------
@@ -105,9 +63,25 @@ def test_recorded_mark_prices(captures):
     assert_same("binance-futures", [frame for frame in frames if frame] * FEW)
 
 
-@pytest.mark.parametrize("exchange", ["coinbase", "kraken"])
-def test_exchanges_without_a_scanner_decode_one_by_one(exchange):
-    assert_same(exchange, [b'{"channel":"heartbeats","sequence_num":1}', b"{"] * FEW)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "frames_seq9-22.jsonl",
+        "frames_seq247-249.jsonl",
+        "market_trades_ccxt27606_20251231.jsonl",
+        "heartbeats_and_error.jsonl",
+    ],
+)
+def test_recorded_frames_of_coinbase(captures, name):
+    frames = (captures / "coinbase" / name).read_bytes().splitlines()
+    assert_same("coinbase", [frame for frame in frames if frame] * FEW)
+
+
+def test_recorded_frames_of_kraken(captures):
+    folder = captures / "kraken"
+    books = gzip.decompress((folder / "book_v2_btcusd.jsonl.gz").read_bytes()).splitlines()
+    others = (folder / "ticker_trade_v2.jsonl").read_bytes().splitlines()
+    assert_same("kraken", [*(frame for frame in others if frame), *books[:FEW]] * 4)
 
 
 # -- what is read, and what is not ---------------------------------------------------------
@@ -118,11 +92,13 @@ def test_golden_frames(exchange):
     assert_same(exchange, GOLDEN[exchange] * FEW)
 
 
-def read(kind, row, frames):
-    """How many of `frames` are read by who has learned from the first of them."""
-    scanner = Scanner(b'{"stream":"', "data")
-    scanner.learn(frames[0], kind, row, b"BTCUSDT", "BTC/USDT")
-    return sum(len(rows.frames) for rows in scanner.read(frames))
+@pytest.mark.parametrize(
+    ("exchange", "others"),
+    [("binance", 2), ("binance-futures", 0), ("coinbase", 1), ("kraken", 2)],
+)
+def test_golden_frames_are_read_but_for_a_few(exchange, others):
+    frames = GOLDEN[exchange]
+    assert read_by(exchange, frames) == len(frames) - others
 
 
 TRADE_ROW = {
@@ -151,10 +127,6 @@ REWRITTEN = [
     TRADE + b"\0" + TRADE,
     b" " + TRADE,
     b"",
-]
-NUMBERS = [
-    *(b"0", b"0.00", b"-1", b"", b"1e3", b"1.", b".5", b"00.1", b"+1", b" 1", b"nan", b"Infinity"),
-    *(b"9007199254740993", b"0.12345678901234567", b"1234567890123456789", b"1_0", b"1,0"),
 ]
 
 
@@ -230,22 +202,44 @@ def test_thousands_of_streams():
 
 # -- whatever comes ------------------------------------------------------------------------
 
-DECIMALS = st.from_regex(rb"-?[0-9]{1,19}(\.[0-9]{1,19})?", fullmatch=True)
-
 
 @settings(max_examples=300)
 @given(texts=st.lists(DECIMALS, min_size=1, max_size=8))
 def test_decimals_are_what_float_makes_of_them(texts):
     row = {"s": steps.SYMBOL, "p": steps.SIGNED}
     frames = [b'{"stream":"a@b","data":{"s":"A","p":"%s"}}' % text for text in (b"1", *texts)]
-    scanner = Scanner(b'{"stream":"', "data")
-    scanner.learn(frames[0], "b", row, b"A", "A/B")
+    scanner = Scanner(b'{"stream":"')
+    scanner.learn(frames[0], "b", {"data": row}, b"A", "A/B")
     (rows,) = scanner.read(frames)
     expected = [float((b"1", *texts)[i]) for i in rows.frames]
     assert list(map(float.hex, rows.floats("p"))) == list(map(float.hex, expected))
     exact = [len(t.replace(b".", b"").lstrip(b"-")) <= 15 for t in texts]
     plain = [not t.lstrip(b"-").startswith(b"0") for t in texts]
     assert {i + 1 for i in range(len(texts)) if exact[i] and plain[i]} <= set(rows.frames)
+
+
+TIMES = st.builds(
+    lambda time, ns, digits: f"{time:%Y-%m-%dT%H:%M:%S}." + f"{ns:09}"[:digits] + "Z",
+    st.datetimes(datetime(1000, 1, 1), datetime(2300, 1, 1)),
+    st.integers(0, 999_999_999),
+    st.integers(1, 9),
+)
+
+
+@settings(max_examples=300)
+@given(text=TIMES | TIMES.map(lambda text: text[:19] + "Z"), damage=st.none() | st.integers(0, 19))
+def test_times_are_what_decoding_one_makes_of_them(text, damage):
+    text = text if damage is None else text[:damage] + "9" + text[damage + 1 :]
+    learned_from = b'{"stream":"a","data":{"t":"2026-09-30T02:39:53.788655Z"}}'
+    frame = learned_from.replace(b"2026-09-30T02:39:53.788655Z", text.encode())
+    scanner = Scanner(b'{"stream":"')
+    scanner.learn(learned_from, "a", {"data": {"t": steps.STAMP}})
+    found = scanner.read([frame])
+    try:
+        expected = [[rfc3339_ns(text)]] if "1971" <= text[:4] <= "2200" else []
+    except DecodeError:
+        expected = []
+    assert [rows.ints("t").tolist() for rows in found] == expected
 
 
 @pytest.mark.parametrize("exchange", GOLDEN)
@@ -276,8 +270,8 @@ def test_any_bytes(frames):
 def test_the_scanner_is_loaded_when_it_is_worth_it(monkeypatch):
     loading = type(ready._loading)()
     monkeypatch.setattr(ready, "_loading", loading)
-    assert ready.loaded(ready.WORTH_FRAMES - 1) is None
+    assert ready.loaded([bytes(ready.WORTH_BYTES - 2), b"1"]) is None
     assert loading.thread is None
-    ready.loaded(1)
+    ready.loaded([b"1"])
     loading.thread.join()
-    assert ready.loaded(0) is Scanner
+    assert ready.loaded([]) is Scanner
