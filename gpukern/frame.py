@@ -23,6 +23,7 @@ NULL_INT = prim.NULL_INT
 _F64, _I64, _I32 = pa.float64(), pa.int64(), pa.int32()
 _SCHEMAS = 64  # of different plans: making one costs as much as a tenth of a small batch
 _schemas: dict[tuple[tuple[str, str], ...], tuple[pa.Schema, pa.Schema]] = {}
+MANY = 64  # symbols that Arrow looks up quicker than Python
 _ARROW = {"f64": _F64, "i64": _I64, "i8": pa.int8(), "b": pa.bool_()}
 
 
@@ -196,11 +197,22 @@ def check_keys(table: pa.Table, by: Sequence[str]) -> None:
         _codes(table.column(name), name)
 
 
+def _looked_up(values: pa.Array, symbols: Symbols) -> np.ndarray:
+    """The slots of the values that the last batch's dictionary has too, −1 for others."""
+    before = symbols.dictionary
+    if before is None or before.type != values.type or len(values) < MANY:
+        return np.full(len(values), -1, np.int32)
+    assert symbols.lookup is not None
+    places = pc.index_in(values, value_set=before)
+    known = np.append(symbols.lookup, np.int32(-1))
+    return known[places.fill_null(len(before)).to_numpy(zero_copy_only=False)]
+
+
 def _to_slots(codes: np.ndarray, values: pa.Array, symbols: Symbols) -> np.ndarray | int:
     """Translate dictionary codes; only values that occur get a slot."""
     lookup = symbols.lookup
     if symbols.dictionary is None or not symbols.dictionary.equals(values):
-        lookup = np.full(len(values), -1, np.int32)
+        lookup = _looked_up(values, symbols)
     assert lookup is not None
     new = np.zeros(len(lookup), np.bool_)
     one = prim.mark_new(codes, lookup, new)

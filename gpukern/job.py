@@ -126,7 +126,8 @@ class Job:
         n = arrow.num_rows
         pool = self._threads() if n >= SHARE else None
         few = taped and 0 < n <= tape.MOST
-        columns, t = self._columns(arrow, pool)
+        # To read columns of few rows takes less time than to wake a thread.
+        columns, t = self._columns(arrow, pool if n >= PIECE else None)
         known = len(self.symbols)
         try:
             if t is None and len(self.row_wise) == len(self.plan.steps):
@@ -146,7 +147,7 @@ class Job:
             self._forget_symbols(known)
             raise
         if few:
-            results = self._tape(n).play(self, n, slots, t, columns)
+            results = self._tape(n).play(self, n, slots, t, columns, pool)
         else:
             pack = order is None and frame.kind_of(table) != "pandas"
             results = self._process(n, slots, t, columns, pool, pack=pack)

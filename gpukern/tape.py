@@ -8,6 +8,7 @@ batches run, on the same rows in the same order, so the bits are the same.
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +24,7 @@ from gpukern.tape_script import Script
 if TYPE_CHECKING:
     from gpukern.job import Job
 
-MOST = 1 << 12  # rows; with more, what pieces do pays: caches, threads, shared windows
+MOST = 1 << 14  # rows; with more, what pieces do pays: fewer rooms, shared windows
 LEAST = 1 << 6  # rows that the first tape of a job has room for
 
 
@@ -46,20 +47,26 @@ class Tape:
         self.slots = np.zeros(capacity, np.int32)
         outputs = len(job.plan.outputs)
         self.integers = [k for k, o in enumerate(job.plan.outputs) if o.dtype != "f64"]
-        self.values = self.room[script.outputs :][: outputs * capacity].reshape(outputs, capacity)
+        self.read = [  # by other steps: place and room
+            (result.places[0], self.room[script.at[result.ref] :][:capacity])
+            for own in job.results
+            for result in own
+            if result.places and result.read
+        ]
         self.repeated = [
             (place, result.places[0])
             for own in job.results
             for result in own
             for place in result.places[1:]
         ]
-        self.bits = np.zeros((outputs + 1) * (capacity // 8), np.uint8)
-        self.nulls = np.zeros(outputs + 1, np.int64)
+        self.bits = np.zeros((outputs + script.own) * (capacity // 8), np.uint8)
+        self.nulls = np.zeros(outputs + script.own, np.int64)
+        self.counts = np.zeros((2, 4 * len(script.levels)), np.int64)
         classes = len(script.classes)
         self.found = np.zeros((3, classes), np.int64)
         self.scratch = (
             np.zeros(capacity, np.int32),
-            np.zeros(capacity, np.int64),
+            np.zeros(capacity + 1, np.int64),
             np.zeros(len(script.marks) * capacity, np.bool_),
             np.zeros(max(1, len(script.marks)), np.int64),
             np.zeros(classes * capacity, np.bool_),
@@ -84,9 +91,9 @@ class Tape:
 
     def _rows(self, job: Job, script: Script) -> np.ndarray:
         """The row of words for the entry of each step."""
-        widest = max(len(line) - 5 + line[3] for line in script.steps)
+        widest = max(len(line) - cpu_play.OUTS + line[3] for line in script.steps)
         rows = np.zeros((len(script.steps), cpu_play.FIRST + widest), np.int64)
-        for n, kind, _, ins, _, *outs in script.steps:
+        for n, kind, _, ins, _, _, _, *outs in script.steps:
             entry, loop = job.entry(n)
             rows[n, cpu_play.ROOM] = len(self.room)
             rows[n, cpu_play.RUNS] = script.runs + 4 * self.capacity * kind
@@ -134,8 +141,12 @@ class Tape:
         slots: np.ndarray | int,
         t: np.ndarray | None,
         columns: dict[str, np.ndarray],
+        pool: Executor | None = None,
     ) -> list[Result]:
-        """Run the plan on n rows of the job that the tape was written for; its states go on."""
+        """Run the plan on n rows of the job that the tape was written for; its states go on.
+
+        Threads of the pool help as soon as they wake up.
+        """
         self._find_states(job)
         self._reserve(job, n, slots)
         for name, column in columns.items():
@@ -143,14 +154,23 @@ class Tape:
         if t is not None:
             self.time[:n] = t
         self.slots[:n] = slots
-        rooms = (self.room, job.block, self.pars, self.found, *self.scratch)
-        play(
-            n, self.slots, job.seen, *self.tables, self.runs, self.rows, *rooms, self.bits,
-            self.nulls, self.capacity, job.null,
-        )  # type: ignore[call-arg]  # fmt: skip
+        self.counts[:] = 0
         size = (n + 7) // 8
-        values = self.values[:, : 8 * size].copy()
-        bits = self.bits.reshape(len(self.nulls), -1)[:-1, :size].copy()
+        values = np.empty((len(job.plan.outputs), 8 * size), np.int64)
+        rooms = (self.room, job.block, self.pars, self.found, *self.scratch)
+        given = (
+            n, self.slots, job.seen, *self.tables, self.runs, self.rows, *rooms, self.bits,
+            self.nulls, values, *self.counts, self.capacity, job.null,
+        )  # fmt: skip
+        helpers = (
+            [] if pool is None else [pool.submit(play, *given) for _ in range(job.threads - 1)]
+        )
+        play(*given)  # type: ignore[call-arg]
+        for helper in helpers:
+            helper.result()
+        for place, column in self.read:
+            values[place] = column[: 8 * size]
+        bits = self.bits.reshape(len(self.nulls), -1)[: len(values), :size].copy()
         for place, first in self.repeated:
             values[place], bits[place] = values[first], bits[first]
             self.nulls[place] = self.nulls[first]

@@ -8,9 +8,10 @@ All columns stand in one room of words: inputs, results in row order, their dens
 | marks | column, domain, is it of integers: rows on which it is there |
 | classes | how many marks, which: rows on which all of them are there |
 | gathers | class, column, room, cast to floats?, the one before of the same column or −1 |
-| steps | step, class, gather of the time or −1, inputs, which outputs are integers, their rooms |
+| steps | step, class, gather of the time or −1, inputs, which outputs are integers, its results and
+  how many, rooms of its outputs; the longest of a level first |
 | inputs | the gather of each input of the step, or −1 |
-| results | class, dense room, room in row order, is it of integers, output of the plan or −1 |
+| results | dense room, room in row order (−1: none reads it), is it of integers, its place |
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from gpukern.plan import Level, Need, Ref
 
 EVERY = 0  # the class of all rows
+LONGEST = ("rank", "fold", "step", "map")  # steps of a level in the order in which they are taken
 
 
 class Script:
@@ -39,12 +41,9 @@ class Script:
             self.at["column", name] = self.room(capacity)
         self.at[None] = self.room(capacity)
         self.absent = self.room(capacity + 1)  # an optional input that is not given
-        self.outputs = self.room(capacity * len(plan.outputs))
         for own in job.results:
             for result in own:
-                if result.places:
-                    self.at[result.ref] = self.outputs + capacity * result.places[0]
-                elif result.read:
+                if result.read:
                     self.at[result.ref] = self.room(capacity)
         self.marks: dict[Need, int] = {}
         self.classes: dict[tuple[Need, ...], int] = {(): EVERY}
@@ -53,6 +52,7 @@ class Script:
         self.inputs: list[list[int]] = []
         self.results: list[tuple[int, ...]] = []
         self.levels: list[list[int]] = []
+        self.own = 0  # results that are not outputs
         self._known: dict[Any, int] = {}
         self._latest: dict[Any, int] = {}
         for level in plan.levels():
@@ -81,6 +81,7 @@ class Script:
 
     def _level(self, level: Level) -> None:
         own = [(n, self.job.plan.steps[n]) for n in level.steps]
+        own.sort(key=lambda step: LONGEST.index(step[1].kernel.form))
         for _, step in own:
             for need in step.present:
                 self.marks.setdefault(need, len(self.marks))
@@ -99,11 +100,16 @@ class Script:
             outs = [self.room(self.capacity + 1) for _ in step.kinds]
             integers = [k is not np.float64 for k in step.kinds]
             words = sum(int(flag) << m for m, flag in enumerate(integers))
-            self.steps.append((n, kind, time, len(self.inputs[-1]), words, *outs))
-            for result in self.job.used[n]:
-                place = result.places[0] if result.places else -1
-                room = (outs[result.at], self.at[result.ref])
-                self.results.append((kind, *room, int(integers[result.at]), place))
+            used = self.job.used[n]
+            line = (n, kind, time, len(self.inputs[-1]), words, len(self.results), len(used))
+            self.steps.append((*line, *outs))
+            for result in used:
+                # What is no output of the plan has its validity behind those that are.
+                place = result.places[0] if result.places else len(self.job.plan.outputs) + self.own
+                self.own += not result.places
+                # What no step reads goes straight to where it is told from.
+                at = self.at[result.ref] if result.read else -1
+                self.results.append((outs[result.at], at, int(integers[result.at]), place))
 
     def _gather(self, kind: int, ref: Ref | None, cast: bool) -> int:
         """A column's rows of a class, dense; written once for all steps that read it."""

@@ -262,12 +262,14 @@ def rows(kernel: Kernel, before: bool) -> Template:
     if wide:
         # Whole blocks whose block before is among these rows; the last row is left to the
         # ordinary loop, which leaves the state behind.
-        s("abreast = lo + (span - o) % span")
+        s("blocks = 0", "abreast = lo")
+        s.block(f"if hi - lo > {cpu_wide.LEAST} * span:")
+        s("abreast += (span - o) % span")
         s(f"least = max(emit, lo + span + {len(fold.lags)})")
         s("abreast += max(least - abreast + span - 1, 0) // span * span")
         s("blocks = max(hi - 1 - abreast, 0) // span")
         s(f"if not {cpu_wide.SHORTEST} <= span <= {cpu_wide.LONGEST} or blocks < {cpu_wide.LEAST}:")
-        s("    blocks = 0")
+        s("    blocks = 0").end()
     s.block("while i < hi:")
     s("q = 0", f"size = min(hi - i, {CHUNK})")
     if wide:
@@ -410,7 +412,7 @@ def cumulative(kernel: Kernel, segmented: bool) -> Template:
     empty = _constants(kernel, "empty", len(base))
     restart = [f"b_{b} = {e}" for b, e in zip(base, empty, strict=True)]
     restart += [*fold.reset(), *(f"c{x} = 0.0" for x in fold.centred), "o = 0", "k = 0"]
-    wide = not segmented and cpu_wide.fits(fold, "absorb", "total")
+    wide, depth = not segmented and cpu_wide.fits(fold, "absorb", "total"), len(fold.lags)
     scratch = fold.scratch() + (cpu_wide.SCRATCH if wide else [])
     s = cpu._begin(kernel, "cumulative fold", scratch)
     s(*layout.load())
@@ -428,10 +430,9 @@ def cumulative(kernel: Kernel, segmented: bool) -> Template:
     own = [f"b_{b}" for b in base]
     s(*fold.absorb("o", own, list(fold.acc), "b_"), *fold.reset(), "o = 0").end()
     if wide:
+        least = cpu_wide.LEAST * BLOCK
+        s.block(f"if o == 0 and hi - i > {least} and i >= max(emit, lo + {depth}):")
         s(f"blocks = (hi - 1 - i) // {BLOCK}")
-        s.block(
-            f"if o == 0 and i >= max(emit, lo + {len(fold.lags)}) and blocks >= {cpu_wide.LEAST}:"
-        )
         cpu_wide.cumulative(s, fold)
         s.end()
     s(f"size = min({BLOCK} - o, hi - i)", *fold.slices("i", "size"))

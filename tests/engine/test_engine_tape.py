@@ -10,6 +10,7 @@ import pytest
 import samples
 
 import gpukern as gk
+from gpukern import job as job_module
 from gpukern import tape
 
 SIZES = (1, 3, 64, 65, 1, 400, 2, 1_000)
@@ -66,6 +67,21 @@ def test_state_is_the_same_as_that_of_pieces(default: gk.Plan, market: pa.Table)
         plain.push(batch)
     assert plain.tape is None
     assert taped.snapshot() == plain.snapshot()
+
+
+@pytest.mark.parametrize("threads", [2, 3, 5])
+def test_threads_walk_together(
+    threads: int, default: gk.Plan, market: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_module, "SHARE", 1)
+    table = market.select(default.input_columns)
+    whole, alone = default.run(table, threads=1), default.start(threads=1)
+    pushed(alone, cuts(table))
+    for sizes in (SIZES, (40,), (7, 900)):
+        job = default.start(threads=threads)
+        samples.assert_same(pushed(job, cuts(table, sizes)), whole, default.output_names)
+        assert job.tape is not None
+        assert job.snapshot() == alone.snapshot()
 
 
 def test_a_stream_goes_on_from_a_snapshot(default: gk.Plan, market: pa.Table) -> None:
