@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -63,6 +64,8 @@ class Job:
         self.states = [StepState(s.template, s.params, plan.nan_policy) for s in plan.steps]
         self.null = NULL_FLOAT[plan.nan_policy]
         self.cost = [0] * len(plan.steps)  # ns of each step in the last piece
+        # ns a row of the last piece on one thread; ranks are worth several before that is known
+        self.pace_ns = math.inf if any(s.kernel.form == "rank" for s in plan.steps) else 0.0
         self.modules: list[Any] = [None] * len(plan.steps)
         self.row_wise = frozenset(
             n

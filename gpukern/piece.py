@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 NO_ARENA = np.zeros(1)
 NO_TIME = np.zeros(1, np.int64)
 TIME = (None, prim.ANY)
+WORTH_NS = 10.0  # a row: what costs less is bound by memory, which two threads only disturb
 CUT_NS = 200_000  # of a step; below it is not worth cutting
 NULL_WORD = {np.int64: prim.NULL_INT, np.float64: prim.NULL_BITS}
 
@@ -68,13 +69,11 @@ class Piece:
     def run(self) -> list[int]:
         """Run all steps; returns the nulls of each output."""
         job = self.job
-        if self.pool is None or (self.short and len(job.order.units) < 2 * job.threads):
-            for level, units in zip(job.levels, job.units, strict=True):
-                self.presence.prepare(level, self._over_rows)
-                for n in units:
-                    self._step(n)
-        elif len(job.order.units) >= 2 * job.threads:
+        many = len(job.order.units) >= 2 * job.threads
+        if self.pool is not None and many:
             Flow(job.order, job.cost, self._parts).run(self.pool, job.threads)
+        elif self.pool is None or self.short or job.pace_ns < WORTH_NS:
+            self._alone()
         else:
             job.settle()
             for level in job.levels:
@@ -88,6 +87,16 @@ class Piece:
                 prim.narrow(self.targets[place][0], packed)
         self.lent.close()
         return self.nulls
+
+    def _alone(self) -> None:
+        """All steps on this thread."""
+        self.pool = None
+        begin = perf_counter_ns()
+        for level, units in zip(self.job.levels, self.job.units, strict=True):
+            self.presence.prepare(level, self._over_rows)
+            for n in units:
+                self._step(n)
+        self.job.pace_ns = (perf_counter_ns() - begin) / max(self.n, 1)
 
     def _share(self, work: Callable[[Any], Any], items: Iterable[Any]) -> None:
         """Call ``work`` for every item on all threads, this one among them.

@@ -10,7 +10,7 @@ import samples
 
 import gpukern as gk
 from gpukern import job as job_module
-from gpukern import split
+from gpukern import piece, split
 from gpukern.flow import Flow, Order
 from gpukern.piece import Piece
 
@@ -66,6 +66,7 @@ def _small_shares(monkeypatch):
     monkeypatch.setattr(split, "LEAST", 256)
     monkeypatch.setattr(split, "SPECULATE", 512)
     monkeypatch.setattr(job_module, "SHARE", 256)
+    monkeypatch.setattr(piece, "WORTH_NS", 0.0)
 
 
 @pytest.mark.parametrize("symbols", [1, 3])
@@ -82,6 +83,24 @@ def test_threads_change_no_bit(name, symbols):
     for out, snapshot in seen[1:]:
         assert out.equals(seen[0][0])
         assert snapshot == seen[0][1]
+
+
+def test_a_step_is_shared_when_it_is_worth_it(monkeypatch):
+    monkeypatch.setattr(piece, "WORTH_NS", 10.0)
+    shared = []
+    step = Piece._shared_step
+    monkeypatch.setattr(Piece, "_shared_step", lambda p, n: shared.append(n) or step(p, n))
+    job = gk.Job(gk.Plan([gk.rolling_mean("price", 5)]), threads=2)
+    names = job.plan.output_names  # the prices have NaN, which equals nothing
+    expected = job.plan.run(table(2), threads=1).select(names)
+    job.run(table(2).slice(0, 3_000))
+    assert not shared  # how long it takes is not known yet
+    for pace_ns, count in ((9.0, 0), (11.0, 1)):
+        shared.clear()
+        fresh = gk.Job(job.plan, threads=2)
+        fresh.pace_ns = pace_ns
+        assert fresh.run(table(2)).select(names).equals(expected)
+        assert len(shared) == count
 
 
 def test_a_wrong_guess_is_run_again():
