@@ -75,8 +75,8 @@ class Job:
         self.levels = plan.levels(self.row_wise)
         self.groups = _groups(plan.steps)  # steps that run as one, by the first
         led = {n: members[0] for members in self.groups.values() for n in members[1:]}
-        self.units = [[n for n in level.steps if n not in led] for level in self.levels]
-        self.order = Order(plan, [n for units in self.units for n in units], led)
+        units = [n for level in self.levels for n in level.steps if n not in led]
+        self.order = Order(plan, units, led)
         self.group_modules: dict[int, Any] = {}
         self.behind: set[int] = set()  # groups of which the first alone has kept its state
         used = plan.used()

@@ -92,10 +92,8 @@ class Piece:
         """All steps on this thread."""
         self.pool = None
         begin = perf_counter_ns()
-        for level, units in zip(self.job.levels, self.job.units, strict=True):
-            self.presence.prepare(level, self._over_rows)
-            for n in units:
-                self._step(n)
+        for n in self.job.order.units:
+            self._step(n)
         self.job.pace_ns = (perf_counter_ns() - begin) / max(self.n, 1)
 
     def _share(self, work: Callable[[Any], Any], items: Iterable[Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from gpukern.forms import cpu, cpu_lowest
 from gpukern.forms.cpu import Source, Template
-from gpukern.forms.layout import Layout, invoke, wanted
+from gpukern.forms.layout import Layout, invoke
 from gpukern.kernel import Kernel
 
 IMPORTS = "from gpukern.order import SCAN, exchange, insert, remove, replace, within\n\n"
@@ -161,7 +161,7 @@ def _emit(s: Source, kernel: Kernel, tag: str = "") -> None:
     """Outputs from the sorted window: null before warm-up, NaN while it holds a NaN."""
     scope = cpu._scope(kernel, "i", tag)
     scope.update({"s": "order", "n": "n", kernel.inputs[0].name: "x"})
-    if "within" in wanted(kernel, "value"):
+    if "reach" in kernel.functions:
         reach = invoke(kernel.functions["reach"], f"reach{tag}", scope)
         scope["within"] = f"within(order, n, {reach})"
     s.block("if i >= emit:")

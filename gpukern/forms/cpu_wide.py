@@ -23,7 +23,7 @@ from gpukern.forms.layout import invoke, wanted
 if TYPE_CHECKING:
     from gpukern.forms.cpu_fold import Fold
 
-SHIFT = 3  # LANES = 2 ** SHIFT
+SHIFT = LANES.bit_length() - 1
 LEAST = 3  # blocks worth a round of lanes; those left over repeat the last
 SHORTEST = LANES
 LONGEST = 1024  # rows of a window whose blocks go abreast
@@ -162,10 +162,10 @@ class _Lanes:
             at = self.offset(f"o_{n}")
             self.s(f"from_lanes(out_{n}, {first}, {words}, {at}, {self.span})")
 
-    def begin(self, blocks: str) -> None:
-        """The lanes' first rows, in a round of at most ``LANES`` blocks."""
+    def begin(self) -> None:
+        """The lanes' first rows, in a round of at most ``LANES`` of the ``blocks``."""
         s = self.s
-        s(f"live = min({blocks}, {LANES})")
+        s(f"live = min(blocks, {LANES})")
         s(*(f"from_{n} = i + min({n}, live - 1) * {self.span}" for n in range(LANES)))
 
     def previous(self) -> list[str]:
@@ -196,7 +196,7 @@ def rows(s: Source, fold: Fold, before: bool, width: int) -> None:
     acc = list(fold.acc)
     _allocate(s)
     s.block("while blocks > 0:")
-    lanes.begin("blocks")
+    lanes.begin()
     needed = [c for c in lanes.columns if c in fold.read]
     lanes.copy("a_", lanes.columns, 0)
     lanes.copy("b_", needed, -1)
@@ -219,14 +219,13 @@ def rows(s: Source, fold: Fold, before: bool, width: int) -> None:
     s("i += live * span", "k += live * span", "blocks -= live").end()
     # The state keeps the last block's rows.
     s.block("for j in range(span):")
-    lines, _ = _last_row(lanes)
-    s(*lines, *(f"ring[j * {width} + {n}] = {x}" for n, x in enumerate(fold.kept))).end()
+    s(*_last_row(lanes), *(f"ring[j * {width} + {n}] = {x}" for n, x in enumerate(fold.kept))).end()
     s(*lanes.previous())
     s.lines[first:] = lanes.place(s.lines[first:])
 
 
-def _last_row(lanes: _Lanes) -> tuple[list[str], dict[str, str]]:
-    """Row ``j`` of the last block done, straight from the inputs."""
+def _last_row(lanes: _Lanes) -> list[str]:
+    """Lines that bind the inner fields of row ``j`` of the last block done, from the inputs."""
     fold, kernel = lanes.fold, lanes.kernel
     scope = cpu.parameters(kernel)
     scope.update({c: f"in_{c}[i - span + j]" for c in lanes.columns})
@@ -236,8 +235,8 @@ def _last_row(lanes: _Lanes) -> tuple[list[str], dict[str, str]]:
     scope.setdefault("k", "k - span + j")
     if lanes.has_inner:
         call = invoke(kernel.functions["inner"], "inner", scope)
-        return [f"{', '.join(fold.inner)} = {call}"], scope
-    return [f"{x} = {scope[x[2:]]}" for x in fold.kept], scope
+        return [f"{', '.join(fold.inner)} = {call}"]
+    return [f"{x} = {scope[x[2:]]}" for x in fold.kept]
 
 
 def cumulative(s: Source, fold: Fold) -> None:
@@ -249,7 +248,7 @@ def cumulative(s: Source, fold: Fold) -> None:
     own = [f"b_{b}" for b in base]
     _allocate(s)
     s.block("while blocks > 0:")
-    lanes.begin("blocks")
+    lanes.begin()
     lanes.copy("a_", lanes.columns, 0)
     here = f"k + min(m & {LANES - 1}, live - 1) * {BLOCK} + (m >> {SHIFT})"
     lanes.prefixes(here)

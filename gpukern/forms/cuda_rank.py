@@ -15,7 +15,7 @@ from typing import Any
 from gpukern.forms import cpu
 from gpukern.forms.cpu import Source
 from gpukern.forms.cuda import NULL_INT, Loop, Template, scope_of, under
-from gpukern.forms.layout import Layout, invoke, wanted
+from gpukern.forms.layout import Layout, invoke
 from gpukern.kernel import Kernel
 
 SEARCHED = 128  # a longer window is searched first for what stands between two values
@@ -189,7 +189,7 @@ def _emit_ranked(loop: Loop) -> None:
     s, kernel = loop.s, loop.kernel
     scope = scope_of(kernel)
     scope.update({"s": "order", "n": "n", kernel.inputs[0].name: "x"})
-    if "within" in wanted(kernel, "value"):
+    if "reach" in kernel.functions:
         scope["within"] = f"within(order, n, {invoke(kernel.functions['reach'], 'reach', scope)})"
     s.block("if lane == 0 and i >= emit:")
     s.block("if n + nans < p_min_periods:")

@@ -182,6 +182,28 @@ def test_a_batch_may_bring_another_dictionary(plan: gk.Plan, market: pa.Table) -
     samples.assert_same(pa.concat_tables(pieces), plan.run(market), plan.output_names)
 
 
+def test_every_batch_has_a_dictionary_of_many_symbols() -> None:
+    """Most are found in the last batch's dictionary: new ones, ones that were away, ones that do
+    not occur and ones that stand there twice are not."""
+    rng = np.random.default_rng(2)
+    known = np.array([f"COIN{n}/USD" for n in range(300)])
+    plan = gk.Plan([gk.cum_sum("x")], time=None)
+    job, batches, told = plan.start(), [], []
+    for seen in (100, 150, 90, 300, 300):
+        names = rng.permutation(known[:seen])
+        codes = rng.integers(0, seen - 5, 400)  # the last five do not occur
+        codes[codes == 7] = 8
+        names[7] = names[8]  # twice
+        keys = pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), pa.array(names))
+        batches.append(pa.table({"symbol": keys, "x": rng.normal(size=400)}))
+        told.append(job.push(batches[-1])["x_cumsum"].combine_chunks())
+    symbols = np.concatenate([b["symbol"].cast(pa.string()).to_numpy() for b in batches])
+    x = np.concatenate([b["x"].to_numpy() for b in batches])
+    whole = plan.run(pa.table({"symbol": symbols, "x": x}))["x_cumsum"]
+    assert pa.chunked_array(told).equals(whole)
+    assert len(job.symbols) == len(np.unique(symbols))
+
+
 def test_several_key_columns_are_one_key(market: pa.Table) -> None:
     plan = gk.Plan([gk.cum_sum("n")], by=["exchange", "symbol"], time=None)
     table = pa.table(
