@@ -34,7 +34,7 @@ from gpukern.forms import lanes
 from gpukern.forms.rows import pack_flags
 from gpukern.kernel import Kernel
 
-ENTRY = "void(CPointer(int64), CPointer(int64), CPointer(float64), CPointer(float64))"
+ENTRY = "void(CPointer(int64))"
 
 _lock = threading.RLock()
 _modules: dict[tuple[str, bool], types.ModuleType] = {}
@@ -136,7 +136,13 @@ def load_entry(name: str, text: str, uses: Mapping[str, Any]) -> Any:
     """The compiled entry of a text, which uses these functions (``forms/cpu_entry.py``)."""
     with _lock:
         if text not in _entries:
-            parts = [text, platform.python_version(), numba.__version__, llvmlite.__version__]
+            parts = [
+                text,
+                ENTRY,
+                platform.python_version(),
+                numba.__version__,
+                llvmlite.__version__,
+            ]
             parts += [inspect.getsource(function._defn) for function in uses.values()]
             digest = hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:16]
             path = write(cache_dir() / "cpu" / f"entry_{name}_{digest}.py", text)

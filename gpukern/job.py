@@ -1,11 +1,15 @@
-"""A job: a plan with its carried state. A batch run is a stream of cache-sized pieces."""
+"""A job: a plan with its carried state.
+
+Batches go through a tape (``tape.py``); in pieces (``piece.py``) only where threads had better share
+the rows of one symbol, and as plain Python for the tests.
+"""
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -13,7 +17,6 @@ import pyarrow as pa
 
 from gpukern import codegen, frame, tape
 from gpukern.errors import PlanError, StateError, UnsortedError
-from gpukern.flow import Order
 from gpukern.forms import cpu_entry, cpu_rank
 from gpukern.forms import rows as prim
 from gpukern.frame import Result
@@ -25,14 +28,16 @@ from gpukern.tape import Tape
 
 if TYPE_CHECKING:
     from gpukern.kernel import Kernel
-    from gpukern.plan import Plan, Step
+    from gpukern.plan import Plan, Ref, Step
 
-# Rows of a piece: columns of this length stay in the cache from grouping to result, and runs of
-# one symbol are long enough (RUN rows) that loading state does not matter.
+# Rows of a piece: runs of one symbol are long enough (RUN rows) that loading state does not matter.
 PIECE = 1 << 18
 RUN = 96
 MAX_PIECE = 1 << 19
 FEW_STEPS = 4  # so few columns fit the cache in longer pieces, which threads share better
+TRIAL = 1 << 16  # rows that show what steps cost
+WORTH_NS = 10.0  # a row: what costs less is bound by memory, which threads only share
+SAMPLE = 64  # of so many rows one says whose rows there are
 SHARE = 1 << 13  # rows of a batch below which threads do not pay
 
 
@@ -63,9 +68,6 @@ class Job:
         self.seen = np.zeros(0, np.int32)
         self.states = [StepState(s.template, s.params, plan.nan_policy) for s in plan.steps]
         self.null = NULL_FLOAT[plan.nan_policy]
-        self.cost = [0] * len(plan.steps)  # ns of each step in the last piece
-        # ns a row of the last piece on one thread; ranks are worth several before that is known
-        self.pace_ns = math.inf if any(s.kernel.form == "rank" for s in plan.steps) else 0.0
         self.modules: list[Any] = [None] * len(plan.steps)
         self.row_wise = frozenset(
             n
@@ -74,10 +76,6 @@ class Job:
         )
         self.levels = plan.levels(self.row_wise)
         self.groups = _groups(plan.steps)  # steps that run as one, by the first
-        led = {n: members[0] for members in self.groups.values() for n in members[1:]}
-        units = [n for level in self.levels for n in level.steps if n not in led]
-        self.order = Order(plan, units, led)
-        self.group_modules: dict[int, Any] = {}
         self.behind: set[int] = set()  # groups of which the first alone has kept its state
         used = plan.used()
         self.results = _results_of(plan)
@@ -99,8 +97,9 @@ class Job:
         self.rooms = Rooms(0)
         self.block = np.zeros(0)  # of all state rows
         self.tape: Tape | None = None
+        self.long: Tape | None = None
         self.entries: dict[int, tuple[Any, int]] = {}
-        self.taped = self.tapes and Tape.fits(self)
+        self.taped = self.tapes
         self.jit = True
 
     # -- public ---------------------------------------------------------------------------
@@ -110,16 +109,10 @@ class Job:
 
         If it raises, the state is what it was before.
         """
-        if self.taped and self.jit:
-            return self._append(batch, sort=False, taped=True)
         return self.run(batch)
 
     def run(self, table: Any, *, sort: bool = False) -> Any:
         """Append the features of a table that continues what was pushed before."""
-        return self._append(table, sort=sort, taped=False)
-
-    def _append(self, table: Any, *, sort: bool, taped: bool) -> Any:
-        """``taped``: a small table goes through the tape, which pays if more tables come."""
         for name in frame.column_names(table):
             if name in self.told:
                 raise PlanError(
@@ -128,7 +121,6 @@ class Job:
         arrow = frame.select(table, self.read)
         n = arrow.num_rows
         pool = self._threads() if n >= SHARE else None
-        few = taped and 0 < n <= tape.MOST
         # To read columns of few rows takes less time than to wake a thread.
         columns, t = self._columns(arrow, pool if n >= PIECE else None)
         known = len(self.symbols)
@@ -149,11 +141,8 @@ class Job:
         except (PlanError, UnsortedError):
             self._forget_symbols(known)
             raise
-        if few:
-            results = self._tape(n).play(self, n, slots, t, columns, pool)
-        else:
-            pack = order is None and frame.kind_of(table) != "pandas"
-            results = self._process(n, slots, t, columns, pool, pack=pack)
+        pack = order is None and frame.kind_of(table) != "pandas"
+        results = self._process(n, slots, t, columns, pool, pack=pack)
         if order is not None:
             results = [_unsort(r, order) for r in results]
         return frame.attach(table, results)
@@ -271,18 +260,6 @@ class Job:
             self.modules[step] = codegen.load(
                 template.kernel, template.variant, template.text, loops
             )
-        if step in self.groups and step not in self.group_modules:
-            self.group_modules[step] = self._compile_group(self.groups[step])
-
-    def _compile_group(self, members: tuple[int, ...]) -> Any:
-        """The loop that keeps one window in order for several steps."""
-        template = cpu_rank.shared([self.plan.steps[n].template for n in members])
-        loops = self._empty_arguments(members[0]) if self.jit else None
-        if loops is not None:
-            for n in members[1:]:
-                (arguments,) = self._empty_arguments(n).values()
-                loops["run"] += [*arguments[1:3], *arguments[7:]]
-        return codegen.load(template.kernel, template.variant, template.text, loops)
 
     def _empty_arguments(self, step: int) -> dict[str, list[Any]]:
         """The loop of a step's module that is used, and what it is called with."""
@@ -299,22 +276,42 @@ class Job:
         runs, state = np.zeros((0, 4), np.int64), np.zeros((1, 1))
         return {"run": [runs, state, 0, state, NO_ARENA, NO_TIME[:0], *ins, *outs]}
 
+    def in_rows(self, step: int) -> bool:
+        """Whether a tape runs the step's loop in row order, which wants floats."""
+        refs = [ref for _, ref in self.plan.steps[step].inputs if ref is not None]
+        return step in self.row_wise and not any(map(self.is_integer, refs))
+
+    def is_integer(self, ref: Ref | None) -> bool:
+        """Whether a column is of int64 words: time, some inputs, results that are not floats."""
+        if ref is None:
+            return True
+        if isinstance(ref[0], int):
+            return self.plan.steps[ref[0]].kinds[int(ref[1])] is not np.float64
+        return ref[1] in self.integers
+
     def entry(self, step: int) -> tuple[Any, int]:
-        """A step's entry and the address of its loop, compiled or from the cache."""
+        """The entry of a step, or of the group it leads, and the address of its loop, compiled or
+        from the cache."""
         if step not in self.entries:
-            template = self.plan.steps[step].template
-            loops = self._loop_arguments(step)
+            members = self.groups.get(step, (step,))
+            templates = [self.plan.steps[n].template for n in members]
+            template, in_rows = templates[0], self.in_rows(step)
+            loops = self._empty_arguments(step) if in_rows else self._loop_arguments(step)
+            if len(members) > 1:
+                template = cpu_rank.shared(templates)
+                for n in members[1:]:
+                    arguments = self._loop_arguments(n)["run"]
+                    loops["run"] += [*arguments[1:3], *arguments[7:]]
             module = codegen.load(template.kernel, template.variant, template.text, loops)
-            name, text = cpu_entry.shape(template.kernel), cpu_entry.text(template.kernel)
-            entry = codegen.load_entry(name, text, cpu_entry.USES)
-            self.entries[step] = entry, cpu_entry.address(module.run, loops["run"])
+            entry = cpu_entry.load([t.kernel for t in templates], in_rows=in_rows)
+            ((name, arguments),) = loops.items()
+            self.entries[step] = entry, cpu_entry.address(getattr(module, name), arguments)
         return self.entries[step]
 
     def _tape(self, n: int) -> Tape:
-        """The tape, with room for n rows."""
-        if self.tape is None or self.tape.capacity < n:
+        """The tape for a batch of n rows."""
+        if self.tape is None or not self.tape.has_room(n, len(self.symbols)):
             self.tape = Tape(self, max(tape.LEAST, 1 << (n - 1).bit_length()))
-        self.settle()
         return self.tape
 
     def _process(
@@ -328,10 +325,63 @@ class Job:
         pack: bool,
     ) -> list[Result]:
         """``pack``: flags and signs are told as Arrow has them, and take no more room than that."""
-        for step, module in enumerate(self.modules):
-            if module is None:
-                self.compile(step)
+        if 0 < n <= tape.MOST and self.taped and self.jit and Tape.fits(self):
+            return self._tape(n).push(self, n, slots, t, columns, pool)
         results, narrow = self._results(n, pack=pack)
+        done = self._walk(n, slots, t, columns, results, pool)
+        self._pieces(done, n, slots, t, columns, results, narrow, pool)
+        return results
+
+    def _walk(
+        self,
+        n: int,
+        slots: np.ndarray | int,
+        t: np.ndarray | None,
+        columns: dict[str, np.ndarray],
+        results: list[Result],
+        pool: ThreadPoolExecutor | None,
+    ) -> int:
+        """How many of the rows a tape has done: none if there is none, and only some if threads
+        had better share the rows of one symbol, which pieces do."""
+        if not (n and self.taped and self.jit):
+            return 0
+        stretch = tape.stretch(len(self.symbols))
+        if self.long is None or not self.long.has_room(stretch, len(self.symbols)):
+            self.long = Tape(self, stretch, long=True)
+        done = 0
+        if pool is not None and n > 2 * TRIAL and self._has_one_long_run(n, slots):
+            begin = perf_counter_ns()
+            self.long.run(self, 0, TRIAL, slots, t, columns, results, pool)
+            done = TRIAL
+            if perf_counter_ns() - begin > WORTH_NS * TRIAL:
+                return done
+        self.long.run(self, done, n, slots, t, columns, results, pool)
+        return n
+
+    def _has_one_long_run(self, n: int, slots: np.ndarray | int) -> bool:
+        """Whether there are few steps, and rows of one symbol that keep a thread busy alone."""
+        if len(self.plan.steps) >= 2 * self.threads:
+            return False
+        most = n if isinstance(slots, int) else SAMPLE * int(np.bincount(slots[::SAMPLE]).max())
+        return most * self.threads > 1.5 * n
+
+    def _pieces(
+        self,
+        begin: int,
+        n: int,
+        slots: np.ndarray | int,
+        t: np.ndarray | None,
+        columns: dict[str, np.ndarray],
+        results: list[Result],
+        narrow: frozenset[int],
+        pool: ThreadPoolExecutor | None,
+    ) -> None:
+        """The rows from ``begin`` on, piece by piece and step by step."""
+        if begin == n:
+            return
+        self.settle()
+        for step in range(len(self.modules)):
+            self.compile(step)
         few = len(self.modules) <= FEW_STEPS
         size = min(max(PIECE, RUN * len(self.symbols)), MAX_PIECE) if not few else MAX_PIECE
 
@@ -341,9 +391,6 @@ class Job:
 
         def prepare(lo: int) -> Piece:
             hi = min(lo + size, n)
-            if hi - lo == n:
-                targets = [(r.values, r.bits) for r in results]
-                return Piece(self, n, slots, t, columns, targets, narrow, pool)
             cut = {name: c[lo:hi] for name, c in columns.items()}
             targets = [
                 (
@@ -357,16 +404,14 @@ class Job:
             return Piece(self, hi - lo, own, now, cut, targets, narrow, pool)
 
         # The next piece's rows are numbered while this one's kernels run.
-        piece = prepare(0) if n else None
-        for lo in range(0, n, size):
-            assert piece is not None
+        piece = prepare(begin)
+        for lo in range(begin, n, size):
             ahead = lo + size
             later = pool.submit(prepare, ahead) if pool is not None and ahead < n else None
             for result, nulls in zip(results, piece.run(), strict=True):
                 result.nulls += nulls
             if ahead < n:
                 piece = later.result() if later is not None else prepare(ahead)
-        return results
 
     def _results(self, n: int, *, pack: bool) -> tuple[list[Result], frozenset[int]]:
         """Room for the outputs on n rows, and which of them are packed."""

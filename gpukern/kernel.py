@@ -32,7 +32,8 @@ and by form:
 * step: ``init(...) -> state``; ``step(<state fields>, ...) -> (state, outputs)``.
 * rank: ``value(s, n, ...) -> outputs`` where ``s[0:n]`` is the window in ascending order. If
   ``reach(n, ...)`` says that it reads that many of the lowest values at most, the others need not
-  be kept in order; ``within`` is then how many values are not above the last of those.
+  be kept in order; ``reach`` is then that number, ``within`` how many values are not above the last
+  of those.
 
 Write ``NAN`` for a result that does not exist (null under nan_policy='skip', NaN under
 'propagate'), ``null`` for warm-up (null under both), ``NULL`` for a null flag, category or count.

@@ -1,19 +1,19 @@
-"""One piece of a batch: rows grouped per class of existing rows, kernels run level by level."""
+"""One piece of a batch: rows grouped per class of existing rows, kernels run level by level.
+
+All threads work on one step, which can cut the rows of one symbol too (``split.py``).
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
-from functools import partial
 from itertools import pairwise
-from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpukern import split
-from gpukern.flow import Flow, Task
 from gpukern.forms import cpu_back
 from gpukern.forms import rows as prim
 from gpukern.memory import Lent
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 NO_ARENA = np.zeros(1)
 NO_TIME = np.zeros(1, np.int64)
 TIME = (None, prim.ANY)
-WORTH_NS = 10.0  # a row: what costs less is bound by memory, which two threads only disturb
-CUT_NS = 200_000  # of a step; below it is not worth cutting
 NULL_WORD = {np.int64: prim.NULL_INT, np.float64: prim.NULL_BITS}
 
 
@@ -69,17 +67,10 @@ class Piece:
     def run(self) -> list[int]:
         """Run all steps; returns the nulls of each output."""
         job = self.job
-        many = len(job.order.units) >= 2 * job.threads
-        if self.pool is not None and many:
-            Flow(job.order, job.cost, self._parts).run(self.pool, job.threads)
-        elif self.pool is None or self.short or job.pace_ns < WORTH_NS:
-            self._alone()
-        else:
-            job.settle()
-            for level in job.levels:
-                self.presence.prepare(level, self._over_rows)
-                for n in level.steps:
-                    self._shared_step(n)
+        for level in job.levels:
+            self.presence.prepare(level, self._over_rows)
+            for n in level.steps:
+                self._step(n)
         for place, packed in self.narrow:
             if packed.dtype == np.uint8:
                 prim.pack_bools(self.targets[place][0], packed)
@@ -88,15 +79,7 @@ class Piece:
         self.lent.close()
         return self.nulls
 
-    def _alone(self) -> None:
-        """All steps on this thread."""
-        self.pool = None
-        begin = perf_counter_ns()
-        for n in self.job.order.units:
-            self._step(n)
-        self.job.pace_ns = (perf_counter_ns() - begin) / max(self.n, 1)
-
-    def _share(self, work: Callable[[Any], Any], items: Iterable[Any]) -> None:
+    def _each(self, work: Callable[[Any], Any], items: Iterable[Any]) -> None:
         """Call ``work`` for every item on all threads, this one among them.
 
         The threads take items from one queue: a future for each item would cost as much as the
@@ -112,8 +95,8 @@ class Piece:
                     return
                 work(item)
 
-        assert self.pool is not None
-        others = [self.pool.submit(drain) for _ in range(min(self.job.threads, len(queue)) - 1)]
+        helpers = min(self.job.threads, len(queue)) - 1
+        others = [] if self.pool is None else [self.pool.submit(drain) for _ in range(helpers)]
         drain()
         for other in others:
             other.result()
@@ -129,86 +112,31 @@ class Piece:
             shares = max(1, min(self.job.threads, self.n // split.LEAST))
         cuts = [(self.n * s // shares) & ~7 for s in range(shares)] + [self.n]
         calls = [(lo, hi, *task) for task in tasks for lo, hi in pairwise(cuts)]
-        self._share(lambda call: work(*call), calls)
+        self._each(lambda call: work(*call), calls)
 
     # -- one step -------------------------------------------------------------------------
 
-    def _rows(self, n: int) -> RowClass:
-        """The rows that exist for a step, with the columns it reads."""
-        step = self.job.plan.steps[n]
-        needs = [need for need, _ in self.job.feeds[n] if need is not None]
-        return self.presence.ready(step.present, [*needs, TIME] if step.clock else needs)
-
-    def _step(self, n: int) -> bool:
-        """One step, or the group that it leads, on one thread."""
-        begin = perf_counter_ns()
-        if n in self.job.row_wise:
-            self._row_wise_step(n, shared=False)
-        else:
-            rows = self._rows(n)
-            run, arguments, made = self._open(n, rows)
-            run(rows.runs, *arguments)
-            self._finish(rows, made)
-        self.job.cost[n] = perf_counter_ns() - begin
-        return True
-
-    def _parts(self, n: int) -> list[Task]:
-        """A step or a group, cut by symbols if it alone keeps a thread busy for long.
-
-        Whoever does the last part brings the results back.
-        """
-        cost, threads = self.job.cost, self.job.threads
-        if n in self.job.row_wise or cost[n] < max(CUT_NS, sum(cost) / (4 * threads)):
-            return [partial(self._step, n)]
-        rows = self._rows(n)
-        parts = _share_out(rows.runs, threads)
-        if len(parts) < 2:
-            return [partial(self._step, n)]
-        run, arguments, made = self._open(n, rows)
-        left = list(range(len(parts)))
-        spent = [0] * len(parts)
-
-        def work(part: int) -> bool:
-            begin = perf_counter_ns()
-            run(parts[part], *arguments)
-            spent[part] = perf_counter_ns() - begin
-            last = left.pop() == 0
-            if last:
-                self._finish(rows, made)
-                cost[n] = sum(spent)
-            return last
-
-        return [partial(work, part) for part in range(len(parts))]
-
-    def _finish(self, rows: RowClass, made: list[tuple[int, list[np.ndarray]]]) -> None:
-        """Bring the dense results of steps to where they are wanted."""
-        for n, outs in made:
-            for result in self.job.used[n]:
-                dense = outs[result.at]
-                out, bits = self._room(result, dense.dtype.type)
-                nulls = self._back(0, self.n, rows, dense, out, bits)
-                self._close(result, out, bits, nulls, rows, dense)
-            self._done(rows, outs)
-
-    def _shared_step(self, n: int) -> None:
+    def _step(self, n: int) -> None:
         """One step on all threads: symbols are shared out, long runs of one symbol are cut."""
-        assert self.pool is not None
         if n in self.job.row_wise:
-            self._row_wise_step(n, shared=True)
+            self._row_wise_step(n)
             return
         step = self.job.plan.steps[n]
         rows = self.classes[step.present]
         t, inputs, outs = self._operands(n, step, rows)
-        threads = self.job.threads
-        least = max(rows.count / threads / 2, 2 * split.LEAST)
-        short = rows.runs[:, 2] - rows.runs[:, 1] < least
-        for at in np.flatnonzero(~short):
-            run = rows.runs[at]
-            long = split.Run(self.job.states[n], self.job.modules[n], run, t, inputs, outs)
-            short[at] = not split.run_split(long, threads, self.pool)
+        short = np.ones(len(rows.runs), np.bool_)
+        threads = 1
+        if self.pool is not None and not self.short:
+            threads = self.job.threads
+            least = max(rows.count / threads / 2, 2 * split.LEAST)
+            short = rows.runs[:, 2] - rows.runs[:, 1] < least
+            for at in np.flatnonzero(~short):
+                run = rows.runs[at]
+                long = split.Run(self.job.states[n], self.job.modules[n], run, t, inputs, outs)
+                short[at] = not split.run_split(long, threads, self.pool)
         if short.any():
             groups = _share_out(rows.runs[short], threads)
-            list(self.pool.map(lambda runs: self._loop(n, runs, t, inputs, outs), groups))
+            self._each(lambda runs: self._loop(n, runs, t, inputs, outs), groups)
         used = self.job.used[n]
         rooms = [self._room(result, step.kinds[result.at]) for result in used]
         nulls = [[0] for _ in used]
@@ -221,7 +149,7 @@ class Piece:
             self._close(result, *room, sum(lost), rows, outs[result.at])
         self._done(rows, outs)
 
-    def _row_wise_step(self, n: int, *, shared: bool) -> None:
+    def _row_wise_step(self, n: int) -> None:
         """A step that reads the current row alone, straight from and to columns in row order."""
         step, state = self.job.plan.steps[n], self.job.states[n]
         run_rows = self.job.modules[n].run_rows
@@ -247,10 +175,7 @@ class Piece:
             run_rows(state.parameters, absent, *now, *to, *valid, nulls)
             counts.append(nulls.tolist())
 
-        if shared:
-            self._over_rows([()], work)
-        else:
-            work(0, self.n)
+        self._over_rows([()], work)
         for result, room, lost in zip(results, rooms, zip(*counts, strict=True), strict=True):
             self._close(result, *room, sum(lost))
 
@@ -262,27 +187,6 @@ class Piece:
         self.job.modules[n].run(
             runs, state.parameters, state.stride, state.rows, arena, t, *inputs, *outs
         )
-
-    def _open(
-        self, n: int, rows: RowClass
-    ) -> tuple[Callable[..., Any], list[Any], list[tuple[int, list[np.ndarray]]]]:
-        """The loop of a step or of the group it leads, its arguments after the runs, and the
-        outputs of each step."""
-        job, made = self.job, []
-        arguments: list[Any] = []
-        for k in job.groups.get(n, (n,)):
-            state = job.states[k]
-            t, inputs, outs = self._operands(k, job.plan.steps[k], rows)
-            arguments += [state.parameters, state.stride]
-            if k == n:
-                arguments += [state.rows, state.arena if len(state.arena) else NO_ARENA, t, *inputs]
-            # An output may be one longer than the rows: the loop writes as far as the runs say.
-            arguments += outs
-            made.append((k, outs))
-        if n not in job.groups:
-            return job.modules[n].run, arguments, made
-        job.behind.add(n)
-        return job.group_modules[n].run, arguments, made
 
     def _operands(
         self, n: int, step: Step, rows: RowClass

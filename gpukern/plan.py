@@ -325,8 +325,7 @@ def warmup(plan: Plan, progress: Callable[[int, int, str], None] | None = None) 
     total = len(plan.steps)
     for n, step in enumerate(plan.steps, start=1):
         job.compile(n - 1)
-        if job.taped:
-            job.entry(n - 1)
+        job.entry(n - 1)
         if progress is not None:
             progress(n, total, step.kernel.name)
     return total

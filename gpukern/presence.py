@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
-from functools import partial
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,8 +57,6 @@ class Presence:
         self.columns = columns
         self.skip = job.plan.nan_policy == "skip"
         self.pool = pool
-        self.guard = Lock()
-        self.locks: dict[Any, Lock] = {}
         self.masks: list[np.ndarray] = []
         self.missing: dict[Any, np.ndarray | None] = {}
         self.classes: dict[Any, RowClass] = {}
@@ -107,47 +103,6 @@ class Presence:
             tasks.append((rows, column, need[1], room))
         over_rows(tasks, self._to_dense)
 
-    def ready(self, present: tuple[Any, ...], needs: Iterable[Any]) -> RowClass:
-        """The rows on which ``present`` are there, with the columns ``needs`` dense.
-
-        Any thread may ask; one finds what several ask for, the others wait for it.
-        """
-        rows = self._once(self.classes, present, lambda: self._rows_of(present))
-        for need in needs:
-            self._once(rows.dense, need, partial(self._dense, rows, need))
-        return rows
-
-    def _once(self, found: dict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
-        if key not in found:
-            with self.guard:
-                lock = self.locks.setdefault((id(found), key), Lock())
-            with lock:
-                if key not in found:
-                    found[key] = make()
-        return found[key]
-
-    def _rows_of(self, present: tuple[Any, ...]) -> RowClass:
-        found = [self._once(self.missing, n, partial(self._missing, *n)) for n in present]
-        masks = {id(mask): mask for mask in found if mask is not None}
-        if not masks:
-            return self.every
-        first, *others = masks.values()
-        keep = self._canonical(np.logical_and.reduce([first, *others])) if others else first
-        return self._once(self.classes, id(keep), lambda: self._index(keep))
-
-    def _missing(self, ref: Any, domain: int) -> np.ndarray | None:
-        if domain == prim.ANY and ref in self.complete:
-            return self.complete[ref].keep
-        return self._mask(ref, domain)
-
-    def _dense(self, rows: RowClass, need: Any) -> np.ndarray:
-        column = self.columns[need[0]]
-        if rows.pos is None and (self.skip or column.dtype == np.int64):
-            return column
-        room = self._room_of(rows, column)
-        self._to_dense(0, self.n, rows, column, need[1], room)
-        return room[: rows.count]
-
     def _room_of(self, rows: RowClass, column: np.ndarray) -> np.ndarray:
         """One more than there are: rows that do not exist are written there."""
         return self.lent.empty(rows.count + 1, column.dtype.type)
@@ -169,12 +124,11 @@ class Presence:
 
     def _canonical(self, mask: np.ndarray) -> np.ndarray:
         """The first mask that was seen of those that are equal; so equal ones are identical."""
-        with self.guard:
-            for known in self.masks:
-                if np.array_equal(known, mask):
-                    return known
-            self.masks.append(mask)
-            return mask
+        for known in self.masks:
+            if np.array_equal(known, mask):
+                return known
+        self.masks.append(mask)
+        return mask
 
     def _mark(
         self, lo: int, hi: int, ref: Any, domain: int, mask: np.ndarray, dropped: list[int]

@@ -1,61 +1,115 @@
 """Compiled loops called from compiled code, by address.
 
-Every loop has arguments of its own. An *entry* takes the same four pointers for every loop and
-reads from a row of words where the loop's arguments are, so that one compiled function can call
-loop after loop (``tape.py``). Entries depend on nothing but the number and types of a loop's
+Every loop has arguments of its own. An *entry* takes one pointer, to a line of words that say where
+the loop's arguments are, so that one compiled function can call loop after loop (``tape.py``).
+Entries depend on nothing but the number and types of a loop's
 inputs and outputs: many kernels share one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from llvmlite import ir
 from numba import typeof
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from gpukern import codegen
 from gpukern.forms import cpu_play as word
 from gpukern.forms.cpu import Source
 from gpukern.kernel import Kernel
 
 
-def shape(kernel: Kernel) -> str:
-    """The types of a kernel's inputs and outputs: the name of its entry."""
-    ins = "".join("i" if i.dtype == "i64" else "f" for i in kernel.inputs)
-    outs = "".join("f" if o.dtype == "f64" else "i" for o in kernel.outputs)
-    return f"{ins or 'none'}_{outs}"
+def load(kernels: Sequence[Kernel], *, in_rows: bool) -> Any:
+    """The entry of a kernel's loop, or of the one that several share (``cpu_rank.shared``);
+    ``in_rows``: of the loop in row order."""
+    if in_rows:
+        name = f"rows_{shape(kernels)}"
+        return codegen.load_entry(name, text_in_row_order(kernels[0]), IN_ROWS)
+    return codegen.load_entry(shape(kernels), text(kernels), LOOP)
 
 
-def text(kernel: Kernel) -> str:
-    """The source of the entry of all loops with the kernel's inputs and outputs.
+def shape(kernels: Sequence[Kernel]) -> str:
+    """The types of inputs and of each kernel's outputs: the name of the entry."""
+    ins = "".join("i" if i.dtype == "i64" else "f" for i in kernels[0].inputs)
+    outs = ["".join("f" if o.dtype == "f64" else "i" for o in k.outputs) for k in kernels]
+    return "_".join([ins or "none", *outs])
 
-    ``room`` has what belongs to the rows, ``states`` the state rows, ``pars`` the parameters.
-    """
+
+def width(kernels: Sequence[Kernel]) -> int:
+    """The words of an entry's line, in whichever order it takes the rows."""
+    bitmaps = len(kernels[0].outputs)
+    return max(others(kernels) + 4 * (len(kernels) - 1), others(kernels[:1]) + bitmaps)
+
+
+def others(kernels: Sequence[Kernel]) -> int:
+    """Where in the line parameters (address, shape) and stride of all kernels but the first are."""
+    return word.FIRST + len(kernels[0].inputs) + sum(len(k.outputs) for k in kernels)
+
+
+def text(kernels: Sequence[Kernel]) -> str:
+    """The source of the entry of all loops with these inputs and outputs."""
     s = Source()
-    s(f'"""Entry of loops {shape(kernel)}. Generated; do not edit."""', "")
-    s("@compile_entry")
-    s.block("def entry(row_at, room_at, states_at, pars_at):")
-    width = word.FIRST + len(kernel.inputs) + len(kernel.outputs)
-    s(f"row = carray(row_at, ({width},))")
-    s(f"room = carray(room_at, (row[{word.ROOM}],))")
-    s(f"found, runs_at = row[{word.FOUND}], row[{word.RUNS}]")
-    s("runs = room[runs_at : runs_at + 4 * found].reshape((found, 4))")
-    s(f"states = carray(states_at, (row[{word.STATE}] + row[{word.STATES}] * row[{word.WIDTH}],))")
-    s(f"st = states[row[{word.STATE}] :].reshape((row[{word.STATES}], row[{word.WIDTH}]))")
-    s(f"pars = carray(pars_at, (row[{word.PAR}] + row[{word.PARS}] * row[{word.FIELDS}],))")
-    s(f"par = pars[row[{word.PAR}] :].reshape((row[{word.PARS}], row[{word.FIELDS}]))")
+    s(f'"""Entry of loops {shape(kernels)}. Generated; do not edit."""', "")
+    _head(s, kernels)
+    s(f"found, count, width = row[{word.FOUND}], row[{word.COUNT}], row[{word.WIDTH}]")
+    s(f"runs = carray(words_at(row[{word.RUNS}]), (found, 4))")
+    s(f"st = carray(floats_at(row[{word.STATE}]), (row[{word.STATES}], width))")
     s(f"ar = carray(floats_at(row[{word.ARENA}]), (row[{word.ARENAS}],))")
-    s(f"t = room[row[{word.TIME}] : row[{word.TIME}] + row[{word.TIMES}]]")
-    kinds = [(c.dtype != "i64", 0) for c in kernel.inputs]
-    kinds += [(o.dtype == "f64", 1) for o in kernel.outputs]
-    for n, (floats, more) in enumerate(kinds):
-        at = f"row[{word.FIRST + n}]"
-        view = ".view(np.float64)" if floats else ""
-        s(f"a_{n} = room[{at} : {at} + row[{word.COUNT}] + {more}]{view}")
-    columns = ", ".join(f"a_{n}" for n in range(len(kinds)))
-    s(f"call_loop(row[{word.LOOP}], (runs, par, row[{word.STRIDE}], st, ar, t, {columns}))")
+    s(f"t = carray(words_at(row[{word.TIME}]), (row[{word.TIMES}],))")
+    given = ["runs", "par", f"row[{word.STRIDE}]", "st", "ar", "t"]
+    given += _columns(s, kernels[0], " + 1", word.FIRST)
+    at = word.FIRST + len(kernels[0].inputs) + len(kernels[0].outputs)
+    own = others(kernels)
+    for n, kernel in enumerate(kernels[1:], start=1):
+        s(f"par_{n} = carray(floats_at(row[{own}]), (row[{own + 1}], row[{own + 2}]))")
+        given += [f"par_{n}", f"row[{own + 3}]"]
+        for m, output in enumerate(kernel.outputs):
+            s(_column(f"o_{n}_{m}", output.dtype, at + m, " + 1"))
+            given.append(f"o_{n}_{m}")
+        at += len(kernel.outputs)
+        own += 4
+    s(f"call_loop(row[{word.LOOP}], ({', '.join(given)}))")
     return "\n".join(s.lines) + "\n"
+
+
+def text_in_row_order(kernel: Kernel) -> str:
+    """The same of loops in row order (``cpu_rows.py``)."""
+    s = Source()
+    s(f'"""Entry of loops in row order, {shape([kernel])}. Generated; do not edit."""', "")
+    _head(s, [kernel])
+    s(f"count = row[{word.COUNT}]")
+    given = ["par", f"row[{word.ABSENT}]", *_columns(s, kernel, "", word.FIRST)]
+    at = others([kernel])
+    for n in range(len(kernel.outputs)):
+        s(f"b_{n} = carray(bytes_at(row[{at + n}]), ((count + 7) // 8,))")
+        given.append(f"b_{n}")
+    s(f"nulls = carray(words_at(row[{word.NULLS}]), ({len(kernel.outputs)},))")
+    s(f"call_rows(row[{word.LOOP}], ({', '.join(given)}, nulls))")
+    return "\n".join(s.lines) + "\n"
+
+
+def _head(s: Source, kernels: Sequence[Kernel]) -> None:
+    s("@compile_entry")
+    s.block("def entry(at):")
+    s(f"row = carray(at, ({width(kernels)},))")
+    s(f"par = carray(floats_at(row[{word.PAR}]), (row[{word.PARS}], row[{word.FIELDS}]))")
+
+
+def _columns(s: Source, kernel: Kernel, more: str, at: int) -> list[str]:
+    """Inputs and outputs; an output has ``more`` elements than there are rows."""
+    kinds = [(c.dtype, "") for c in kernel.inputs] + [(o.dtype, more) for o in kernel.outputs]
+    for n, (dtype, rest) in enumerate(kinds):
+        # Of inputs only i64 is not of floats, of outputs only f64 is.
+        floats = dtype != "i64" if n < len(kernel.inputs) else dtype == "f64"
+        s(_column(f"a_{n}", "f64" if floats else "i64", at + n, rest))
+    return [f"a_{n}" for n in range(len(kinds))]
+
+
+def _column(name: str, dtype: str, at: int, more: str) -> str:
+    pointer = "floats_at" if dtype == "f64" else "words_at"
+    return f"{name} = carray({pointer}(row[{at}]), (count{more},))"
 
 
 def address(loop: Any, arguments: list[Any]) -> int:
@@ -64,31 +118,28 @@ def address(loop: Any, arguments: list[Any]) -> int:
     return version.library.get_pointer_to_function(version.fndesc.llvm_func_name)
 
 
-def _call_loop(typing: Any, at: Any, arguments: Any) -> Any:
-    """Call the compiled loop at an address: its result only keeps reads in it alive."""
+def _call(result: Any) -> Any:
+    """A function that calls the compiled loop at an address."""
 
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        kinds = tuple(arguments.types)
-        kind = context.call_conv.get_function_type(types.float64, kinds)
-        function = builder.inttoptr(values[0], kind.as_pointer())
-        unpacked = cgutils.unpack_tuple(builder, values[1], len(kinds))
-        _, result = context.call_conv.call_function(
-            builder, function, types.float64, kinds, unpacked
-        )
-        return result
+    def call(typing: Any, at: Any, arguments: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            kinds = tuple(arguments.types)
+            kind = context.call_conv.get_function_type(result, kinds)
+            function = builder.inttoptr(values[0], kind.as_pointer())
+            unpacked = cgutils.unpack_tuple(builder, values[1], len(kinds))
+            _, told = context.call_conv.call_function(builder, function, result, kinds, unpacked)
+            return told
 
-    return types.float64(at, arguments), generate
+        return result(at, arguments), generate
 
-
-def _floats_at(typing: Any, at: Any) -> Any:
-    """An address as a pointer to floats."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return builder.inttoptr(values[0], ir.DoubleType().as_pointer())
-
-    return types.CPointer(types.float64)(at), generate
+    return intrinsic(call)
 
 
-floats_at: Any = intrinsic(_floats_at)
-call_loop: Any = intrinsic(_call_loop)
-USES = {"call_loop": call_loop, "floats_at": floats_at}  # in the text of an entry
+# The float that a loop gives back only keeps reads in it alive.
+call_loop: Any = _call(types.float64)
+call_rows: Any = _call(types.none)
+LOOP = {"call_loop": call_loop, "floats_at": word.floats_at, "words_at": word.words_at}
+IN_ROWS = {
+    "call_rows": call_rows, "floats_at": word.floats_at, "words_at": word.words_at,
+    "bytes_at": word.bytes_at,
+}  # fmt: skip

@@ -17,13 +17,20 @@ from gpukern.forms.layout import invoke, wanted
 from gpukern.kernel import Kernel
 
 KEPT = LANES  # values, so that a row's are one square's side
-ROWS, BEFORE, UP_TO, FROM, LOW, SORTED = 0, 1, 2, 2 + KEPT, 2 + 2 * KEPT, 2 + 3 * KEPT
-WORDS = SORTED * PART + KEPT * LANES * LONGEST
+ROWS, BEFORE, UP_TO, FROM, LOW, COUNT = 0, 1, 2, 2 + KEPT, 2 + 2 * KEPT, 2 + 3 * KEPT
+VALUES = COUNT + 1  # of each output
 SCRATCH = ["wide = np.empty(0)"]
 
 
 def _word(part: int, at: str = "m") -> str:
     return f"wide[np.uint64({part * PART} + {at})]"
+
+
+def fits(kernel: Kernel) -> bool:
+    """Whether a kernel reads nothing but the lowest values, and tells floats."""
+    reads = kernel.inputs[0].name in wanted(kernel, "value")
+    floats = all(o.dtype == "f64" for o in kernel.outputs)
+    return "reach" in kernel.functions and floats and not reads
 
 
 def reach(kernel: Kernel) -> str:
@@ -43,16 +50,12 @@ def start(s: Source, kernel: Kernel) -> None:
 
 
 def rows(s: Source, kernel: Kernel) -> None:
-    """A round of up to LANES blocks from row ``i`` = ``attempt`` on, unless there is a NaN.
-
-    Prices have ticks: the last value the kernel reads may have more equals than are kept. If it
-    asks for their number they are counted.
-    """
+    """A round of up to LANES blocks from row ``i`` = ``attempt`` on, unless there is a NaN."""
     name = kernel.inputs[0].name
     first = ", ".join(f"from_{lane}" for lane in range(LANES))
     size = f"{LANES} * window"
     s.block("if wide.size == 0:")
-    s(f"wide = np.empty({WORDS})").end()
+    s(f"wide = np.empty({(VALUES + len(kernel.outputs)) * PART})").end()
     s(f"live = min((hi - i) // window, {LANES})")
     s(*(f"from_{lane} = i + min({lane}, live - 1) * window" for lane in range(LANES)))
     s(f"to_lanes(wide, {ROWS * PART}, in_{name}, {first}, window)")
@@ -77,23 +80,9 @@ def rows(s: Source, kernel: Kernel) -> None:
     _join(s)
     s.end()
     s.block("if odd == 0:")
-    s(f"side_by_side(wide, {SORTED * PART}, {LOW * PART}, {PART}, window)")
-    s("n = window")
-    s.block("for lane in range(live):")
-    s.block("for j in range(window):")
-    s("row = i + lane * window + j", f"place = {SORTED * PART} + ({LANES} * j + lane) * {KEPT}")
-    s(f"low = wide[place : place + {KEPT}]")
     if "within" in wanted(kernel, "value"):
-        s("top = low[most - 1]", "count = most")
-        s.block(f"if low[{KEPT - 1}] <= top:")
-        s(f"near = in_{name}[row - window + 1 : row + 1]", "count = 0")
-        s("for z in range(len(near)):", "    count += 1 if near[z] <= top else 0").end()
-        s("elif low[most] <= top:")
-        s(f"    for z in range(most, {KEPT}):", "        count += 1 if low[z] <= top else 0")
-    scope = cpu._scope(kernel, "row")
-    scope.update({"s": "low", "n": "n", "within": "count", name: f"in_{name}[row]"})
-    cpu._emit(s, kernel, invoke(kernel.functions["value"], "value", scope), "row")
-    s.end(2)
+        _count(s, name, size)
+    _values(s, kernel, size, first)
     s("i += live * window", "rows += live * window", "q = rows % window")
     s(f"again = np.sort(in_{name}[i - window : i] + 0.0)")
     s.block("for j in range(window):")
@@ -102,6 +91,52 @@ def rows(s: Source, kernel: Kernel) -> None:
     s("n = window", "order[n] = np.inf", "attempt = i").end()
     s("else:", "    attempt = i + live * window")
     s(f"if hi - attempt < {LEAST} * window:", "    attempt = -1")
+
+
+def _count(s: Source, name: str, size: str) -> None:
+    """How many values of each row's window are not above the last that is read.
+
+    Prices have ticks: it may have more equals than are kept. Those windows are counted.
+    """
+    top = f"wide[np.uint64(({LOW - 1} + most) * {PART} + m)]"
+    s("more = 0")
+    s.block(f"for m in range({size}):")
+    s(f"{_word(COUNT)} = most", f"more += 1 if {_word(LOW + KEPT - 1)} <= {top} else 0").end()
+    s.block(f"for z in range(most, {KEPT}):")
+    s.block(f"for m in range({size}):")
+    s(f"{_word(COUNT)} += 1.0 if wide[np.uint64(({LOW} + z) * {PART} + m)] <= {top} else 0.0").end(
+        2
+    )
+    s.block("if more > 0:")
+    s.block(f"for m in range({LANES} * window):")
+    s.block(f"if {_word(LOW + KEPT - 1)} <= {top}:")
+    s(f"row = i + min(m % {LANES}, live - 1) * window + m // {LANES}")
+    s(f"near = in_{name}[row - window + 1 : row + 1]", "count, last = 0, " + top)
+    s("for z in range(len(near)):", "    count += 1 if near[z] <= last else 0")
+    s(f"{_word(COUNT)} = count").end(3)
+
+
+def _values(s: Source, kernel: Kernel, size: str, first: str) -> None:
+    """The outputs. With the number of values that are read written out, the compiler unrolls a
+    kernel's loops over them and puts rows side by side."""
+    s("n = window")
+    outs = range(len(kernel.outputs))
+    for count in range(1, KEPT):
+        s.block(f"{'el' if count > 1 else ''}if most == {count}:")
+        s.block(f"for m in range({size}):")
+        scope = cpu.parameters(kernel)
+        scope.update(
+            s=f"wide[{LOW * PART} + m : {COUNT * PART} : {PART}]",
+            n="n",
+            reach=str(count),
+            within=_word(COUNT),
+            null="null",
+        )
+        call = invoke(kernel.functions["value"], "value", scope)
+        names = ", ".join(f"v_{n}" for n in outs)
+        s(f"{names} = {call}", *(f"{_word(VALUES + n)} = v_{n}" for n in outs)).end(2)
+    for n in outs:
+        s(f"from_lanes(out_{n}, {first}, wide, {(VALUES + n) * PART}, window)")
 
 
 def _take(s: Source, rows: int, kept: int, before: str, after: str) -> None:

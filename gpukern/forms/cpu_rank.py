@@ -76,7 +76,7 @@ def _rows(members: dict[str, tuple[Kernel, bool]], layout: Layout) -> Source:
     base = layout.size
     ring = f"{base} + span, {base} + 2 * span"
     views = [f"pari{tag} = par{tag}.view(np.int64)" for tag in others]
-    lowest = "reach" in kernel.functions and not others and not members[""][1]
+    lowest = not others and not members[""][1] and cpu_lowest.fits(kernel)
     scratch = views + (cpu_lowest.SCRATCH if lowest else [])
     s = cpu._begin(kernel, "rank over a window in rows", scratch, ring, _arguments(others))
     for tag, other in others.items():
@@ -163,7 +163,7 @@ def _emit(s: Source, kernel: Kernel, tag: str = "") -> None:
     scope.update({"s": "order", "n": "n", kernel.inputs[0].name: "x"})
     if "reach" in kernel.functions:
         reach = invoke(kernel.functions["reach"], f"reach{tag}", scope)
-        scope["within"] = f"within(order, n, {reach})"
+        scope.update(reach=reach, within=f"within(order, n, {reach})")
     s.block("if i >= emit:")
     s.block(f"if n + nans < p{tag}_min_periods:")
     cpu._emit_null(s, kernel, "i", tag)

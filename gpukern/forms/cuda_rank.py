@@ -190,7 +190,8 @@ def _emit_ranked(loop: Loop) -> None:
     scope = scope_of(kernel)
     scope.update({"s": "order", "n": "n", kernel.inputs[0].name: "x"})
     if "reach" in kernel.functions:
-        scope["within"] = f"within(order, n, {invoke(kernel.functions['reach'], 'reach', scope)})"
+        reach = invoke(kernel.functions["reach"], "reach", scope)
+        scope.update(reach=reach, within=f"within(order, n, {reach})")
     s.block("if lane == 0 and i >= emit:")
     s.block("if n + nans < p_min_periods:")
     loop.emit_null()

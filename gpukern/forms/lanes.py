@@ -30,13 +30,6 @@ def from_lanes(column, f0, f1, f2, f3, f4, f5, f6, f7, wide, at, rows):
             column[first + j] = wide[at + LANES * j + n]
 
 
-def side_by_side(wide, at, source, part, rows):
-    """``wide[at + 8·m + r] = wide[source + part·r + m]`` for r < 8 and m < 8·rows."""
-    for m in range(LANES * rows):
-        for r in range(LANES):
-            wide[at + LANES * m + r] = wide[source + part * r + m]
-
-
 @intrinsic
 def _transpose(typing_context, to, to_at, source, source_at):
     """The square ``to[to_at[k] + n] = source[source_at[n] + k]`` for k, n < 8."""
@@ -103,24 +96,5 @@ def _from_lanes(column, f0, f1, f2, f3, f4, f5, f6, f7, wide, at, rows):
         _transpose(column, places, wide, sources)  # type: ignore[call-arg]
 
 
-@numba.njit(error_model="numpy")
-def _side_by_side(wide, at, source, part, rows):
-    for j in range(rows):
-        r = source + LANES * j
-        w = at + LANES * LANES * j
-        sources = (
-            r,
-            r + part,
-            r + 2 * part,
-            r + 3 * part,
-            r + 4 * part,
-            r + 5 * part,
-            r + 6 * part,
-            r + 7 * part,
-        )
-        places = (w, w + 8, w + 16, w + 24, w + 32, w + 40, w + 48, w + 56)
-        _transpose(wide, places, wide, sources)  # type: ignore[call-arg]
-
-
-COMPILED = {"to_lanes": _to_lanes, "from_lanes": _from_lanes, "side_by_side": _side_by_side}
-PLAIN = {"to_lanes": to_lanes, "from_lanes": from_lanes, "side_by_side": side_by_side}
+COMPILED = {"to_lanes": _to_lanes, "from_lanes": _from_lanes}
+PLAIN = {"to_lanes": to_lanes, "from_lanes": from_lanes}

@@ -50,12 +50,12 @@ class loss_tail:
     def reach(n, alpha):
         return order.quantile_reach(n, alpha)
 
-    def value(s, n, within, alpha, method):
+    def value(s, n, reach, within, alpha, method):
         level = order.quantile(s, n, alpha)
         # Offsets from the lowest value, so that the tail of a level keeps its digits.
         total = 0.0
         if method == 0:
-            below = order.quantile_reach(n, alpha) - 1
+            below = reach - 1
             for j in range(below):
                 total += s[j] - s[0]
             # The value above the level's place is in the tail only if it equals the level. No
@@ -66,8 +66,8 @@ class loss_tail:
             return -level, -(s[0] + total / count)
         size = alpha * n
         count = int(size)
-        for j in range(count):
-            total += s[j] - s[0]
+        for j in range(reach - 1):
+            total += s[j] - s[0] if j < count else 0.0
         total += (size - count) * (s[count] - s[0])
         return -level, -(s[0] + total / size)
 

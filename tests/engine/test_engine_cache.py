@@ -49,7 +49,7 @@ def test_processes_may_race_for_a_cold_cache(tmp_path: Path) -> None:
     assert [printed(p) for p in racing] == [PRINTED] * 3
     assert not list(folder.rglob("*.tmp"))
     modules = sorted(p.name for p in folder.rglob("*.py"))
-    assert len(modules) == 2
+    assert len(modules) == 3  # two loops and the entry that both have
     compiled = sorted(folder.rglob("*.nbi"))
     assert compiled
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}

@@ -61,6 +61,7 @@ def test_a_job_needs_rooms_for_one_piece_however_many_it_runs():
     symbol = pa.array(["A", "B", "C", "D"] * (rows // 4))
     table = pa.table({"symbol": symbol, "x": np.sin(np.arange(float(rows)))})
     job = gk.Plan(features, by="symbol", time=None).start()
+    job.taped = False
     job.push(table)
     after_one = {width: len(blocks) for width, blocks in job.rooms.free.items()}
     for _ in range(3):

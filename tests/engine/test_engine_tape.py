@@ -208,9 +208,9 @@ def test_windows_in_time() -> None:
     assert job.snapshot() == plain.snapshot()
 
 
-def test_missing_values_that_go_on_take_the_other_way() -> None:
-    plan = gk.Plan([gk.ewma("x", alpha=0.1)], nan_policy="propagate")
+def test_missing_values_may_go_on() -> None:
+    plan = gk.Plan([gk.ewma("x", alpha=0.1), gk.lag("x", 2)], nan_policy="propagate")
     n = 200
     x = np.where(np.arange(n) % 7, np.sin(np.arange(n)), np.nan)
     job = same(plan, pa.table({"symbol": ["A", "B"] * (n // 2), "ts": np.arange(n), "x": x}))
-    assert job.tape is None
+    assert job.tape is not None

@@ -1,18 +1,12 @@
 """Any number of threads gives the same bits, also when one symbol's rows are shared out."""
 
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-
 import numpy as np
 import pyarrow as pa
 import pytest
-import samples
 
 import gpukern as gk
 from gpukern import job as job_module
-from gpukern import piece, split
-from gpukern.flow import Flow, Order
-from gpukern.piece import Piece
+from gpukern import split, tape
 
 ROWS = 6_000
 
@@ -66,125 +60,72 @@ def _small_shares(monkeypatch):
     monkeypatch.setattr(split, "LEAST", 256)
     monkeypatch.setattr(split, "SPECULATE", 512)
     monkeypatch.setattr(job_module, "SHARE", 256)
-    monkeypatch.setattr(piece, "WORTH_NS", 0.0)
+
+
+def in_pieces(plan, threads):
+    job = gk.Job(plan, threads=threads)
+    job.taped = False
+    return job
 
 
 @pytest.mark.parametrize("symbols", [1, 3])
 @pytest.mark.parametrize("name", list(expressions()))
-def test_threads_change_no_bit(name, symbols):
+def test_threads_change_no_bit(name, symbols, monkeypatch):
+    monkeypatch.setattr(tape, "MOST", 0)
+    monkeypatch.setattr(tape, "STRETCH", 128)
+    monkeypatch.setattr(tape, "RUN", 1)
     plan = gk.Plan([expressions()[name]])
     data = table(symbols)
     seen = []
-    for threads in (1, 2, 5):
-        job = gk.Job(plan, threads=threads)
-        # The second is shared out too, but too short for its passes over columns to be cut.
-        parts = [job.run(data.slice(lo, rows)) for lo, rows in PARTS]
-        seen.append((pa.concat_tables(parts).select(plan.output_names), job.snapshot()))
+    for make in (in_pieces, gk.Job):
+        for threads in (1, 2, 5):
+            job = make(plan, threads=threads)
+            # The second is shared out too, but too short for its passes over columns to be cut.
+            parts = [job.run(data.slice(lo, rows)) for lo, rows in PARTS]
+            seen.append((pa.concat_tables(parts).select(plan.output_names), job.snapshot()))
     for out, snapshot in seen[1:]:
         assert out.equals(seen[0][0])
         assert snapshot == seen[0][1]
 
 
-def test_a_step_is_shared_when_it_is_worth_it(monkeypatch):
-    monkeypatch.setattr(piece, "WORTH_NS", 10.0)
+@pytest.mark.parametrize(("worth_ns", "rows"), [(0.0, ROWS - 512), (np.inf, 0)])
+@pytest.mark.parametrize("symbol", [["A"], ["A", "A", "A", "B"]])
+def test_one_symbol_is_shared_when_it_is_worth_it(symbol, worth_ns, rows, monkeypatch):
+    monkeypatch.setattr(job_module, "TRIAL", 512)
+    monkeypatch.setattr(job_module, "WORTH_NS", worth_ns)
+    monkeypatch.setattr(tape, "MOST", 0)
     shared = []
-    step = Piece._shared_step
-    monkeypatch.setattr(Piece, "_shared_step", lambda p, n: shared.append(n) or step(p, n))
+    pieces = gk.Job._pieces
+    monkeypatch.setattr(
+        gk.Job,
+        "_pieces",
+        lambda job, lo, n, *rest: shared.append(n - lo) or pieces(job, lo, n, *rest),
+    )
+    plan = gk.Plan([gk.rolling_mean("price", 5)])
+    data = table(1).set_column(0, "symbol", pa.array(symbol * (ROWS // len(symbol))))
+    expected = in_pieces(plan, 1).run(data).select(plan.output_names)
+    shared.clear()
+    assert gk.Job(plan, threads=2).run(data).select(plan.output_names).equals(expected)
+    assert shared == [rows]
+
+
+def test_rows_of_many_symbols_need_no_trial(monkeypatch):
+    monkeypatch.setattr(job_module, "TRIAL", 512)
+    monkeypatch.setattr(job_module, "WORTH_NS", 0.0)
     job = gk.Job(gk.Plan([gk.rolling_mean("price", 5)]), threads=2)
-    names = job.plan.output_names  # the prices have NaN, which equals nothing
-    expected = job.plan.run(table(2), threads=1).select(names)
-    job.run(table(2).slice(0, 3_000))
-    assert not shared  # how long it takes is not known yet
-    for pace_ns, count in ((9.0, 0), (11.0, 1)):
-        shared.clear()
-        fresh = gk.Job(job.plan, threads=2)
-        fresh.pace_ns = pace_ns
-        assert fresh.run(table(2)).select(names).equals(expected)
-        assert len(shared) == count
+    assert job._has_one_long_run(ROWS, np.arange(ROWS) % 3) is False
+    assert job._has_one_long_run(ROWS, 0) is True
 
 
 def test_a_wrong_guess_is_run_again():
     plan = gk.Plan([gk.cusum("ret", mu=-1.0, sigma=1.0, h=1e9)])
-    job = gk.Job(plan, threads=4)
+    job = in_pieces(plan, 4)
     job.run(table(1))
     assert job.states[0].mispredicted > 0
 
 
 def test_a_right_guess_is_kept():
     plan = gk.Plan([gk.cusum("ret", mu=0.0, sigma=1.0, h=3.0)])
-    job = gk.Job(plan, threads=4)
+    job = in_pieces(plan, 4)
     job.run(table(1))
     assert job.states[0].mispredicted == 0
-
-
-def test_a_step_that_outweighs_the_others_is_cut_by_symbols(monkeypatch):
-    plan = gk.Plan(gk.default_features())
-    data = samples.market().select(plan.input_columns)
-    opened = {}
-    parts = Piece._parts
-    monkeypatch.setattr(Piece, "_parts", lambda p, n: opened.setdefault(n, parts(p, n)))
-    job = gk.Job(plan, threads=2)
-    (heavy,) = job.groups
-    job.cost[heavy] = 10**9
-    out = job.run(data)
-    assert [n for n, units in opened.items() if len(units) > 1] == [heavy]
-    samples.assert_same(out, plan.run(data, threads=1), plan.output_names)
-
-
-class Waiting:
-    """Units 0…n−1, each noted when it runs; every unit reads the given ones."""
-
-    def __init__(self, reads: dict[int, set[int]]) -> None:
-        self.order = object.__new__(Order)
-        self.order.units = list(reads)
-        self.order.sources = reads
-        self.order.readers = {n: [m for m, made in reads.items() if n in made] for n in reads}
-        self.done: list[int] = []
-
-    def flow(self, open_unit) -> Flow:
-        return Flow(self.order, [0, 5, 1, 1, 1, 1], open_unit)
-
-    def run(self, unit: int) -> bool:
-        assert self.order.sources[unit] <= set(self.done)
-        self.done.append(unit)
-        return True
-
-
-@pytest.fixture
-def pool():
-    with ThreadPoolExecutor(3) as workers:
-        yield workers
-
-
-def test_units_run_when_what_they_read_is_there_the_longest_way_first(pool):
-    units = Waiting({0: set(), 1: set(), 2: {0}, 3: {2}, 4: {1, 3}, 5: set()})
-    units.flow(lambda n: [partial(units.run, n)]).run(pool, 1)
-    assert units.done == [1, 0, 2, 3, 4, 5]
-
-
-@pytest.mark.parametrize("threads", [1, 2, 4])
-def test_a_unit_in_parts_is_done_with_its_last(pool, threads):
-    units = Waiting({0: set(), 1: {0}, 2: {0}, 3: {1, 2}})
-    parts = {n: [0, 1, 2] for n in units.order.units}
-
-    def part(unit: int) -> bool:
-        last = parts[unit].pop() == 0
-        return units.run(unit) if last else False
-
-    units.flow(lambda n: [partial(part, n)] * 3).run(pool, threads)
-    assert sorted(units.done) == [0, 1, 2, 3]
-    assert not any(parts.values())
-
-
-@pytest.mark.parametrize("threads", [1, 2, 4])
-def test_an_error_in_a_unit_ends_the_piece(pool, threads):
-    units = Waiting({0: set(), 1: {0}, 2: {1}})
-
-    def fail(unit: int) -> bool:
-        if unit == 1:
-            raise MemoryError("no room for unit 1")
-        return units.run(unit)
-
-    with pytest.raises(MemoryError, match="unit 1"):
-        units.flow(lambda n: [partial(fail, n)]).run(pool, threads)
-    assert units.done == [0]
