@@ -30,8 +30,7 @@ import numba
 import numpy as np
 
 from gpukern import order
-from gpukern.forms import lanes
-from gpukern.forms.rows import pack_flags
+from gpukern.forms import cpu_back, lanes
 from gpukern.kernel import Kernel
 
 ENTRY = "void(CPointer(int64))"
@@ -194,8 +193,8 @@ def _digest(kernel: Kernel, text: str) -> str:
         parts.append(inspect.getsource(order))
     if "to_lanes(" in text:
         parts.append(inspect.getsource(lanes))
-    if "from gpukern.forms.rows import" in text:
-        parts.append(inspect.getsource(pack_flags))
+    if "from gpukern.forms.cpu_back import" in text:
+        parts.append(inspect.getsource(cpu_back))
     return hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:16]
 
 

@@ -194,7 +194,7 @@ def slots_of(table: pa.Table, by: Sequence[str], symbols: Symbols) -> np.ndarray
 def check_keys(table: pa.Table, by: Sequence[str]) -> None:
     """Raise PlanError if a key column is of the wrong type or has nulls."""
     for name in by:
-        _codes(table.column(name), name)
+        _check_key(table.column(name), name)
 
 
 def _looked_up(values: pa.Array, symbols: Symbols) -> np.ndarray:
@@ -231,23 +231,34 @@ def _to_slots(codes: np.ndarray, values: pa.Array, symbols: Symbols) -> np.ndarr
     return slots
 
 
-def _codes(column: pa.ChunkedArray, name: str) -> tuple[np.ndarray, pa.Array]:
+def _check_key(column: pa.ChunkedArray, name: str) -> None:
     if pa.types.is_floating(column.type) or pa.types.is_nested(column.type):
         raise PlanError(f"key column {name!r} must be a string or an integer, it is {column.type}")
-    if pa.types.is_dictionary(column.type):
-        array = _one_array(column.unify_dictionaries() if column.num_chunks > 1 else column)
-    else:
-        array = _one_array(column).dictionary_encode()
-    nulls = array.null_count
-    if array.dictionary.null_count:  # an index may point at a null
-        nulls = array.dictionary.take(array.indices).null_count
+    nulls = column.null_count
+    if pa.types.is_dictionary(column.type):  # an index may point at a null
+        nulls = sum(
+            chunk.dictionary.take(chunk.indices).null_count
+            if chunk.dictionary.null_count
+            else chunk.null_count
+            for chunk in column.chunks
+        )
     if nulls:
         raise PlanError(
             f"key column {name!r} has {nulls} null{'s' if nulls > 1 else ''}; every row needs a "
             "symbol, drop or fill them"
         )
+
+
+def _codes(column: pa.ChunkedArray, name: str) -> tuple[np.ndarray, pa.Array]:
+    _check_key(column, name)
+    if pa.types.is_dictionary(column.type):
+        array = _one_array(column.unify_dictionaries() if column.num_chunks > 1 else column)
+    else:
+        array = _one_array(column).dictionary_encode()
     indices = array.indices
-    if indices.type != _I32:
+    if indices.type == pa.uint32():
+        indices = indices.view(_I32)  # a dictionary has fewer entries than either can count
+    elif indices.type != _I32:
         indices = pc.cast(indices, _I32)
     return _numbers(indices), array.dictionary
 

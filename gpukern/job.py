@@ -1,7 +1,7 @@
 """A job: a plan with its carried state.
 
-Batches go through a tape (``tape.py``); in pieces (``piece.py``) only where threads had better share
-the rows of one symbol, and as plain Python for the tests.
+Batches go through a tape (``tape.py``), and in pieces (``piece.py``) only where threads had better
+share the rows of one symbol, and as plain Python for the tests.
 """
 
 from __future__ import annotations
@@ -121,8 +121,7 @@ class Job:
         arrow = frame.select(table, self.read)
         n = arrow.num_rows
         pool = self._threads() if n >= SHARE else None
-        # To read columns of few rows takes less time than to wake a thread.
-        columns, t = self._columns(arrow, pool if n >= PIECE else None)
+        columns, t = self._columns(arrow, pool)
         known = len(self.symbols)
         try:
             if t is None and len(self.row_wise) == len(self.plan.steps):
@@ -195,7 +194,10 @@ class Job:
             return as_array(table.column(name), name)
 
         names = self.plan.value_columns
-        arrays = map(read, names) if pool is None else pool.map(read, names)
+        # To take columns as they are, or few rows of them, costs less than to wake a thread.
+        casts = sum(not pa.types.is_float64(table.schema.field(name).type) for name in names)
+        worth = pool is not None and casts > 1 and table.num_rows >= PIECE
+        arrays = pool.map(read, names) if worth and pool is not None else map(read, names)
         columns = dict(zip(names, arrays, strict=True))
         time = self.plan.time
         return columns, None if time is None else frame.times(table.column(time), time)
@@ -342,7 +344,7 @@ class Job:
         pool: ThreadPoolExecutor | None,
     ) -> int:
         """How many of the rows a tape has done: none if there is none, and only some if threads
-        had better share the rows of one symbol, which pieces do."""
+        had better share the rows of one symbol, which pieces do. If not, one thread is enough."""
         if not (n and self.taped and self.jit):
             return 0
         stretch = tape.stretch(len(self.symbols))
@@ -350,6 +352,7 @@ class Job:
             self.long = Tape(self, stretch, long=True)
         done = 0
         if pool is not None and n > 2 * TRIAL and self._has_one_long_run(n, slots):
+            pool = None
             begin = perf_counter_ns()
             self.long.run(self, 0, TRIAL, slots, t, columns, results, pool)
             done = TRIAL

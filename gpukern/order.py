@@ -119,12 +119,16 @@ def replace(s, n, old, x):
 
 
 @register_jitable
-def quantile(s, n, q):
-    """Linear between order statistics: h = (n−1)q, s[⌊h⌋] + (h−⌊h⌋)(s[⌊h⌋+1] − s[⌊h⌋])."""
+def quantile(s, n, q, reach):
+    """Linear between order statistics: h = (n−1)q, s[⌊h⌋] + (h−⌊h⌋)(s[⌊h⌋+1] − s[⌊h⌋]).
+
+    ``reach`` is ``quantile_reach(n, q)``: places counted from it are constants to the compiler
+    where many windows are looked at side by side.
+    """
     h = (n - 1) * q
-    j = int(h)
-    if j >= n - 1:
-        return s[n - 1]
+    if h >= n - 1:
+        return s[reach - 1]
+    j = reach - 2
     return s[j] + (h - j) * (s[j + 1] - s[j])
 
 

@@ -231,15 +231,13 @@ class Piece:
         bits: np.ndarray,
     ) -> int:
         """Bring dense results to row order and note which are null; returns how many."""
-        pos, there = rows.pos, dense is out
+        pos = rows.pos
         if hi - lo < self.n:
             out, bits = out[lo:hi], bits[lo // 8 : (hi + 7) // 8]
             pos = None if pos is None else pos[lo:hi]
         floats = dense.dtype == np.float64 and self.skip
         if pos is None and floats:
-            if not there:
-                out[:] = dense[lo:hi]
-            return prim.close_rows(out, bits)
+            return cpu_back.in_rows(dense[lo:hi], False, out, bits)
         if pos is None:
             pos = np.arange(lo, hi, dtype=np.uint32)
         if floats:

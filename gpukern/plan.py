@@ -18,6 +18,7 @@ from gpukern.forms import cpu, rows
 from gpukern.job import Job
 from gpukern.kernel import Kernel, kernels
 from gpukern.state import check_periods, parameter_words, unpack
+from gpukern.tape import LEAST, Tape
 
 POLICIES = ("skip", "propagate")
 DOMAINS = {"": rows.ANY, ">0": rows.POSITIVE, ">=0": rows.NON_NEGATIVE}
@@ -328,4 +329,5 @@ def warmup(plan: Plan, progress: Callable[[int, int, str], None] | None = None) 
         job.entry(n - 1)
         if progress is not None:
             progress(n, total, step.kernel.name)
+    Tape(job, LEAST).load(job)
     return total

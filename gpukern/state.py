@@ -199,6 +199,8 @@ class StepState:
     def dump(self, count: int) -> list[np.ndarray]:
         """The state of the first ``count`` slots as int64 arrays that depend on the rows only."""
         rows = self.rows[:count].view(np.int64).copy()
+        if self.kernel.form == "rank" and not self.template.layout.arena_fields:
+            self._put_in_order(rows.view(np.float64))
         if not self.template.layout.arena_fields:
             return [rows]
         regions = [self._region(rows, slot) for slot in range(count)]
@@ -206,6 +208,16 @@ class StepState:
         flat = [f for region in regions for f in region]
         data = np.concatenate(flat) if flat else np.zeros(0, np.int64)
         return [rows, lengths.ravel(), data]
+
+    def _put_in_order(self, rows: np.ndarray) -> None:
+        """Windows that are marked as out of order (``forms/cpu_lowest.py``)."""
+        at = self.template.layout.size
+        word = 1 + [p.name for p in self.kernel.params].index("window")
+        windows = self.parameters.view(np.int64)[:, word]
+        for slot, row in enumerate(rows):
+            window = int(windows[slot * self.stride])
+            if np.isnan(row[at + window]):
+                row[at + window : at + 2 * window] = np.sort(row[at : at + window])
 
     def _region(self, rows: np.ndarray, slot: int) -> list[np.ndarray]:
         """Live parts of one slot's arena fields; rewrites its header words to match."""

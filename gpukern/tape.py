@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 MOST = 1 << 14  # rows of a push; longer ones are walked through in stretches
 LEAST = 1 << 6  # rows that the first tape of a job has room for
-STRETCH = 1 << 15  # rows of a stretch of a long batch: a column is a quarter of the second cache
+STRETCH = 1 << 16  # rows of a stretch of a long batch: a column takes half of the second cache
 MAX_STRETCH = 1 << 19
-RUN = 256  # rows of a symbol in a stretch, so that to fetch its states does not matter
+RUN = 64  # rows of a symbol in a stretch, so that to fetch its states does not matter
 TWICE = 1 << 16  # rows of a stretch up to which the next one has rooms of its own
 FEW = 1 << 10  # rows of a column that is copied
 SPAN = 1 << 21  # rows of a long batch that are walked through in one call
@@ -180,6 +180,12 @@ class Tape:
 
     # -- walks ----------------------------------------------------------------------------
 
+    def load(self, job: Job) -> None:
+        """Compile what walks through tapes, or take it from the cache."""
+        columns = {str(name): np.zeros(0) for name, _ in self.columns}
+        none = np.zeros(len(self.targets), np.int64)
+        self._walk(job, 0, 0, None, columns, self.targets, none, None)
+
     def push(
         self,
         job: Job,
@@ -261,7 +267,7 @@ class Tape:
         ]
         for at, place in self.of_refs:
             self.data.refs[:, at] = targets[place, 0], 8
-        stretches = -(-n // self.capacity)
+        stretches = max(1, -(-n // self.capacity))
         script, tasks = self.script, len(self.script.tasks)
         wait = np.empty((stretches, tasks), np.int64)
         wait[0], wait[1:] = script.first_waits, script.later_waits

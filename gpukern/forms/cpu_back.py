@@ -1,7 +1,8 @@
 """Dense results back to row order: eight rows at a time, values and validity in one pass.
 
-``dense[pos]`` is a result in row order (``rows.py``). Eight values are gathered into one vector,
-compared with what stands for null, and written; the comparison is a byte of the validity bitmap.
+``dense[pos]`` is a result in row order (``rows.py``), or ``dense`` if that is the same. Eight
+values are gathered into one vector, compared with what stands for null, and written; the comparison
+is a byte of the validity bitmap.
 
 Results of a large piece are not read again soon. Written around the caches they need no line
 fetched first and leave there what is still of use, which halves the time.
@@ -15,39 +16,35 @@ from typing import Any
 from llvmlite import ir
 from numba import njit
 from numba.core import types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, register_jitable
 
 STREAMED = 1 << 14  # rows of a call from which results are written around the caches
 LINE = 64  # bytes of a cache line, which such a write has to fill
 
 
-def _move_eight(typing: Any, dense: Any, pos: Any, at: Any, null: Any, out: Any) -> Any:
-    """``out[at + j] = dense[pos[at + j]]`` for j < 8; returns which are there, a bit for each.
+def _eight(*, gathered: bool, streamed: bool) -> Any:
+    """A function for ``out[at + j] = dense[pos[at + j]]`` with j < 8, or ``dense[at + j]`` if not
+    ``gathered``; it returns which are there, a bit for each.
 
     A float is missing where it is not finite, and becomes ``null``; an integer where it is
-    ``null``.
+    ``null``. ``streamed``: around the caches; ``out[at]`` has to begin a cache line.
     """
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _move(context, builder, signature, arguments)[1]
+    def place(typing: Any, dense: Any, pos: Any, at: Any, null: Any, out: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            store, there = _move(context, builder, signature, arguments, gathered)
+            if streamed:
+                store.align = LINE
+                one = ir.Constant(ir.IntType(32), 1)
+                store.set_metadata("nontemporal", builder.module.add_metadata([one]))
+            return there
 
-    return types.uint8(dense, pos, types.intp, dense.dtype, out), generate
+        return types.uint8(dense, pos, types.intp, dense.dtype, out), generate
 
-
-def _stream_eight(typing: Any, dense: Any, pos: Any, at: Any, null: Any, out: Any) -> Any:
-    """The same around the caches; ``out[at]`` has to begin a cache line."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        store, there = _move(context, builder, signature, arguments)
-        store.align = LINE
-        one = ir.Constant(ir.IntType(32), 1)
-        store.set_metadata("nontemporal", builder.module.add_metadata([one]))
-        return there
-
-    return types.uint8(dense, pos, types.intp, dense.dtype, out), generate
+    return intrinsic(place)
 
 
-def _settle(typing: Any) -> Any:
+def _fence(typing: Any) -> Any:
     """Let no later write be seen before the streamed ones, which are outside the usual order."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -57,7 +54,9 @@ def _settle(typing: Any) -> Any:
     return types.void(), generate
 
 
-def _move(context: Any, builder: Any, signature: Any, arguments: Any) -> tuple[Any, Any]:
+def _move(
+    context: Any, builder: Any, signature: Any, arguments: Any, gathered: bool
+) -> tuple[Any, Any]:
     """The store of eight values, and the byte that says which of them are there."""
     dense, pos, at, null, out = arguments
     of_dense, of_pos, _, _, of_out = signature.args
@@ -67,10 +66,14 @@ def _move(context: Any, builder: Any, signature: Any, arguments: Any) -> tuple[A
     )
     vector = ir.VectorType(null.type, 8)
     values = nulls = ir.Constant(vector, ir.Undefined)
+    if not gathered:
+        values = builder.load(builder.bitcast(builder.gep(source, [at]), vector.as_pointer()))
+        values.align = 8
     for n in range(8):
-        row = builder.load(builder.gep(places, [builder.add(at, at.type(n))]))
-        value = builder.load(builder.gep(source, [builder.zext(row, at.type)]))
-        values = builder.insert_element(values, value, ir.IntType(32)(n))
+        if gathered:
+            row = builder.load(builder.gep(places, [builder.add(at, at.type(n))]))
+            value = builder.load(builder.gep(source, [builder.zext(row, at.type)]))
+            values = builder.insert_element(values, value, ir.IntType(32)(n))
         nulls = builder.insert_element(nulls, null, ir.IntType(32)(n))
     if isinstance(of_dense.dtype, types.Float):
         zeros = ir.Constant(vector, [null.type(0.0)] * 8)
@@ -82,9 +85,23 @@ def _move(context: Any, builder: Any, signature: Any, arguments: Any) -> tuple[A
     return builder.store(values, to, align=8), builder.bitcast(there, ir.IntType(8))
 
 
-move_eight: Any = intrinsic(_move_eight)
-stream_eight: Any = intrinsic(_stream_eight)
-settle: Any = intrinsic(_settle)
+move_eight = _eight(gathered=True, streamed=False)
+stream_eight = _eight(gathered=True, streamed=True)
+move_next = _eight(gathered=False, streamed=False)
+stream_next = _eight(gathered=False, streamed=True)
+fence: Any = intrinsic(_fence)
+
+
+@njit(cache=True, nogil=True)
+def settle():
+    """Let no later write be seen before the streamed ones."""
+    fence()
+
+
+@register_jitable
+def worth_streaming(rows, out):
+    """Whether results are to be written around the caches."""
+    return rows >= STREAMED and out.ctypes.data % LINE == 0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -94,7 +111,7 @@ def to_rows(dense, pos, out, bits):
     ``bits`` is the Arrow validity bitmap of ``out`` (its first row is bit 0 of byte 0).
     """
     whole = len(pos) // 8
-    if len(pos) >= STREAMED and out.ctypes.data % LINE == 0:
+    if worth_streaming(len(pos), out):
         for b in range(whole):
             bits[b] = stream_eight(dense, pos, 8 * b, math.nan, out)
         settle()
@@ -116,7 +133,7 @@ def to_rows(dense, pos, out, bits):
 def to_rows_words(dense, pos, null, out, bits):
     """The same for int64 words, of which only ``null`` is null."""
     whole = len(pos) // 8
-    if len(pos) >= STREAMED and out.ctypes.data % LINE == 0:
+    if worth_streaming(len(pos), out):
         for b in range(whole):
             bits[b] = stream_eight(dense, pos, 8 * b, null, out)
         settle()
@@ -131,6 +148,47 @@ def to_rows_words(dense, pos, null, out, bits):
     if len(bits) > whole:
         bits[whole] = byte
     return len(pos) - _ones(bits)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def in_rows(dense, stream, out, bits):
+    """``to_rows`` where dense order is row order. ``stream``: around caches; ``settle`` then."""
+    whole = len(out) // 8
+    if stream:
+        for b in range(whole):
+            bits[b] = stream_next(dense, bits, 8 * b, math.nan, out)
+    else:
+        for b in range(whole):
+            bits[b] = move_next(dense, bits, 8 * b, math.nan, out)
+    byte = 0
+    for i in range(8 * whole, len(out)):
+        x = dense[i]
+        ok = x - x == 0.0
+        out[i] = x if ok else math.nan
+        byte |= int(ok) << (i - 8 * whole)
+    if len(bits) > whole:
+        bits[whole] = byte
+    return len(out) - _ones(bits)
+
+
+@njit(cache=True, nogil=True)
+def in_rows_words(dense, null, stream, out, bits):
+    """The same for int64 words, of which only ``null`` is null."""
+    whole = len(out) // 8
+    if stream:
+        for b in range(whole):
+            bits[b] = stream_next(dense, bits, 8 * b, null, out)
+    else:
+        for b in range(whole):
+            bits[b] = move_next(dense, bits, 8 * b, null, out)
+    byte = 0
+    for i in range(8 * whole, len(out)):
+        x = dense[i]
+        out[i] = x
+        byte |= int(x != null) << (i - 8 * whole)
+    if len(bits) > whole:
+        bits[whole] = byte
+    return len(out) - _ones(bits)
 
 
 @njit(cache=True, nogil=True)

@@ -1,17 +1,20 @@
 """Windows of which only the lowest few values matter, without keeping the rest in order.
 
-The lowest values of a window are among the lowest of two stretches that meet at a multiple of the
-window: the rows of the block before from some row on, and those of this block up to some row. Each
-stretch grows by a row at a time, which takes a minimum and a maximum for each value kept; joining
-two of them takes half a sorting network. Blocks go abreast as in ``cpu_wide``. Order statistics are
-values of the window, so the bits are those of the sorted window.
+The lowest values of a window are among the lowest of two stretches that meet at some row: the rows
+up to it that are still in the window, and those after it. Each stretch grows by a row at a time,
+which takes a minimum and a maximum for each value kept; joining two of them takes half a sorting
+network. A run is cut into blocks that go abreast as in ``cpu_wide``, each beside the window before
+it. Order statistics are values of the window, so the bits are those of the sorted window.
+
+The window is not in order afterwards. NaN in the place of its lowest value says so (``UNSORTED``);
+whoever needs the order makes it from the ring (``StepState.dump`` too).
 """
 
 from __future__ import annotations
 
 from gpukern.forms import cpu
 from gpukern.forms.cpu import Source
-from gpukern.forms.cpu_wide import LEAST, LONGEST, PART, SHORTEST
+from gpukern.forms.cpu_wide import LONGEST, PART, SHORTEST
 from gpukern.forms.lanes import LANES
 from gpukern.forms.layout import invoke, wanted
 from gpukern.kernel import Kernel
@@ -19,7 +22,9 @@ from gpukern.kernel import Kernel
 KEPT = LANES  # values, so that a row's are one square's side
 ROWS, BEFORE, UP_TO, FROM, LOW, COUNT = 0, 1, 2, 2 + KEPT, 2 + 2 * KEPT, 2 + 3 * KEPT
 VALUES = COUNT + 1  # of each output
-SCRATCH = ["wide = np.empty(0)"]
+LEAST = 2 * LANES  # rows of a run; with fewer, most of the time goes into the window before it
+SCRATCH = ["wide = np.empty(0)", "line = np.empty(0)"]
+UNSORTED = "kept[0] != kept[0]"
 
 
 def _word(part: int, at: str = "m") -> str:
@@ -41,110 +46,100 @@ def reach(kernel: Kernel) -> str:
 
 
 def start(s: Source, kernel: Kernel) -> None:
-    """Lines before the rows: ``attempt`` is where a round may begin, −1 if nowhere."""
-    s("attempt = max(lo + window, emit)")
-    s.block(f"if hi - attempt < {LEAST} * window or not {SHORTEST} <= window <= {LONGEST}:")
-    s("attempt = -1").end()
-    s.block("if attempt >= 0:")
-    s(f"most = {reach(kernel)}", f"if most >= {KEPT}:", "    attempt = -1").end()
+    """Lines before the rows: ``attempt`` is the row from which on they go abreast, −1 if none."""
+    s("attempt = -1")
+    s.block(f"if {SHORTEST} <= window <= {LONGEST}:")
+    s(f"most = {reach(kernel)}", "first = max(lo + max(window - rows, 0), emit)")
+    s(f"if most < {KEPT} and hi - first >= {LEAST}:", "    attempt = first").end()
 
 
 def rows(s: Source, kernel: Kernel) -> None:
-    """A round of up to LANES blocks from row ``i`` = ``attempt`` on, unless there is a NaN."""
+    """The rows from ``i`` = ``attempt`` on, up to a NaN if there is one."""
     name = kernel.inputs[0].name
-    first = ", ".join(f"from_{lane}" for lane in range(LANES))
-    size = f"{LANES} * window"
-    s.block("if wide.size == 0:")
-    s(f"wide = np.empty({(VALUES + len(kernel.outputs)) * PART})").end()
-    s(f"live = min((hi - i) // window, {LANES})")
-    s(*(f"from_{lane} = i + min({lane}, live - 1) * window" for lane in range(LANES)))
-    s(f"to_lanes(wide, {ROWS * PART}, in_{name}, {first}, window)")
-    older = first.replace(",", " - window,") + " - window"
-    s(f"to_lanes(wide, {BEFORE * PART}, in_{name}, {older}, window)")
-    s("odd = 0")
-    s.block(f"for m in range({size}):")
-    for part in (ROWS, BEFORE):
-        s(f"x = {_word(part)} + 0.0", "odd += 1 if x != x else 0", f"{_word(part)} = x")
-    s.end()
-    s.block(f"for m in range({LANES}):")
-    s(*(f"{_word(UP_TO + r)} = np.inf" for r in range(KEPT)))
-    s(*(f"{_word(FROM + r, f'{size} + m')} = np.inf" for r in range(KEPT))).end()
-    s.block(f"for m in range({size}):")
-    _take(s, ROWS, UP_TO, "m", f"m + {LANES}")
-    s.end()
-    s.block(f"for z in range({size}):")
-    s(f"m = {size} - 1 - z")
-    _take(s, BEFORE, FROM, f"m + {LANES}", "m")
-    s.end()
-    s.block(f"for m in range({size}):")
+    firsts = [f"min({lane} * length, size - length)" for lane in range(LANES)]
+    s("attempt = -1")
+    s.block("if n == window:")
+    s("if wide.size == 0:", f"    wide = np.empty({(VALUES + len(kernel.outputs)) * PART})")
+    s(f"    line = np.empty({(LANES + 1) * LONGEST})")
+    # A line: the window before, oldest first, and the rows.
+    s(
+        "for j in range(window):",
+        "    z = q + j",
+        "    line[j] = ring[z if z < window else z - window]",
+    )
+    s(f"rounds = (hi - i + {LANES} * window - 1) // ({LANES} * window)", "odd = 0")
+    s.block("while i < hi and odd == 0:")
+    s("size = (hi - i + rounds - 1) // rounds", f"now = in_{name}[i : i + size]")
+    s.block("for j in range(size):")
+    s("x = now[j] + 0.0", "odd += 1 if x != x else 0", "line[window + j] = x").end()
+    s.block("if odd == 0:")
+    s(f"length = max((size + {LANES - 1}) // {LANES}, {LANES})")
+    s(*(f"from_{lane} = window + {first}" for lane, first in enumerate(firsts)))
+    lanes = [f"from_{lane}" for lane in range(LANES)]
+    s(f"to_lanes(wide, {ROWS * PART}, line, {', '.join(lanes)}, length)")
+    older = ", ".join(f"{first} - window" for first in lanes)
+    s(f"to_lanes(wide, {BEFORE * PART}, line, {older}, window)")
+    _extremes(s)
+    if "within" in wanted(kernel, "value"):
+        _count(s)
+    _values(s, kernel, ", ".join(f"{first} - window + i" for first in lanes))
+    s("i += size", "rows += size", "rounds -= 1")
+    s("for j in range(window):", "    line[j] = line[size + j]").end(2)
+    s("q = rows % window")
+    s(
+        "for j in range(window):",
+        "    z = q + j",
+        "    ring[z if z < window else z - window] = line[j]",
+    )
+    s("kept[0] = np.nan", "ready = False").end()
+
+
+def _extremes(s: Source) -> None:
+    """The lowest values of each row's window, in order."""
+    s(f"lowest_up_to(wide, {ROWS * PART}, {UP_TO * PART}, {PART}, length)")
+    s(f"lowest_from(wide, {BEFORE * PART}, {FROM * PART}, {PART}, window, length)")
+    s.block(f"for m in range({LANES} * length):")
     _join(s)
     s.end()
-    s.block("if odd == 0:")
-    if "within" in wanted(kernel, "value"):
-        _count(s, name, size)
-    _values(s, kernel, size, first)
-    s("i += live * window", "rows += live * window", "q = rows % window")
-    s(f"again = np.sort(in_{name}[i - window : i] + 0.0)")
-    s.block("for j in range(window):")
-    s("work[j + 1] = again[j]")
-    s(f"ring[(rows - window + j) % window] = in_{name}[i - window + j] + 0.0").end()
-    s("n = window", "order[n] = np.inf", "attempt = i").end()
-    s("else:", "    attempt = i + live * window")
-    s(f"if hi - attempt < {LEAST} * window:", "    attempt = -1")
 
 
-def _count(s: Source, name: str, size: str) -> None:
+def _count(s: Source) -> None:
     """How many values of each row's window are not above the last that is read.
 
     Prices have ticks: it may have more equals than are kept. Those windows are counted.
     """
     top = f"wide[np.uint64(({LOW - 1} + most) * {PART} + m)]"
     s("more = 0")
-    s.block(f"for m in range({size}):")
+    s.block(f"for m in range({LANES} * length):")
     s(f"{_word(COUNT)} = most", f"more += 1 if {_word(LOW + KEPT - 1)} <= {top} else 0").end()
     s.block(f"for z in range(most, {KEPT}):")
-    s.block(f"for m in range({size}):")
-    s(f"{_word(COUNT)} += 1.0 if wide[np.uint64(({LOW} + z) * {PART} + m)] <= {top} else 0.0").end(
-        2
-    )
+    s.block(f"for m in range({LANES} * length):")
+    s(f"{_word(COUNT)} += 1.0 if wide[np.uint64(({LOW} + z) * {PART} + m)] <= {top} else 0.0")
+    s.end(2)
     s.block("if more > 0:")
-    s.block(f"for m in range({LANES} * window):")
+    s.block(f"for m in range({LANES} * length):")
     s.block(f"if {_word(LOW + KEPT - 1)} <= {top}:")
-    s(f"row = i + min(m % {LANES}, live - 1) * window + m // {LANES}")
-    s(f"near = in_{name}[row - window + 1 : row + 1]", "count, last = 0, " + top)
+    s(f"first = min(m % {LANES} * length, size - length) + m // {LANES} + 1")
+    s("near = line[first : first + window]", f"count, last = 0, {top}")
     s("for z in range(len(near)):", "    count += 1 if near[z] <= last else 0")
     s(f"{_word(COUNT)} = count").end(3)
 
 
-def _values(s: Source, kernel: Kernel, size: str, first: str) -> None:
+def _values(s: Source, kernel: Kernel, firsts: str) -> None:
     """The outputs. With the number of values that are read written out, the compiler unrolls a
-    kernel's loops over them and puts rows side by side."""
-    s("n = window")
+    kernel's loops over them, finds each value's place and puts rows side by side."""
     outs = range(len(kernel.outputs))
     for count in range(1, KEPT):
         s.block(f"{'el' if count > 1 else ''}if most == {count}:")
-        s.block(f"for m in range({size}):")
+        s.block(f"for m in range({LANES} * length):")
         scope = cpu.parameters(kernel)
-        scope.update(
-            s=f"wide[{LOW * PART} + m : {COUNT * PART} : {PART}]",
-            n="n",
-            reach=str(count),
-            within=_word(COUNT),
-            null="null",
-        )
+        low = f"({', '.join(_word(LOW + r) for r in range(KEPT))})"
+        scope.update(s=low, n="n", reach=str(count), within=_word(COUNT), null="null")
         call = invoke(kernel.functions["value"], "value", scope)
         names = ", ".join(f"v_{n}" for n in outs)
         s(f"{names} = {call}", *(f"{_word(VALUES + n)} = v_{n}" for n in outs)).end(2)
     for n in outs:
-        s(f"from_lanes(out_{n}, {first}, wide, {(VALUES + n) * PART}, window)")
-
-
-def _take(s: Source, rows: int, kept: int, before: str, after: str) -> None:
-    """A row joins a stretch: of each value kept and the row the lower stays, the other goes on."""
-    s(f"x = {_word(rows)}")
-    for r in range(KEPT):
-        s(f"c = {_word(kept + r, before)}")
-        s(f"{_word(kept + r, after)} = c if c < x else x", "x = x if c < x else c")
+        s(f"from_lanes(out_{n}, {firsts}, wide, {(VALUES + n) * PART}, length)")
 
 
 def _join(s: Source) -> None:

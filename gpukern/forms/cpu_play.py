@@ -219,7 +219,7 @@ def _do(who, task, k, lo, n, skip, null, tables, rooms, walk):
         _back(who, index, room, lo, n, skip, null, tables, rooms, walk)
     else:
         parts, apart = tables.steps[index, 4], tables.steps[index, 6]
-        _step(who, index, part, room, lo, n, skip, tables, rooms, walk)
+        _step(who, index, part, room, tables, rooms, walk)
         if parts > 1 and fetch_add(walk.parts, k * len(tables.steps) + index, -1) > 1:
             return False  # who does the last part
         if not apart:
@@ -367,7 +367,7 @@ def _in_order(room, rows, n, rooms):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _step(who, s, part, room, lo, n, skip, tables, rooms, walk):
+def _step(who, s, part, room, tables, rooms, walk):
     """Run a loop on the rows of a class, or on some of their symbols."""
     step = tables.steps[s]
     clock, ins, parts = step[2], step[3], step[4]
@@ -388,7 +388,7 @@ def _step(who, s, part, room, lo, n, skip, tables, rooms, walk):
         if tables.inputs[s, i] >= 0:
             line[FIRST + i] = rooms.at[room, tables.inputs[s, i]]
     for i in range(tables.outs[s, 0]):
-        line[FIRST + ins + i] = _out(who, s, i, room, rows, lo, n, skip, tables, rooms, walk)
+        line[FIRST + ins + i] = _out(who, s, i, room, tables, rooms, walk)
     call_entry(line[ENTRY], line.ctypes.data)
 
 
@@ -411,12 +411,9 @@ def _cut(runs, found, rows, part, parts):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _out(who, s, i, room, rows, lo, n, skip, tables, rooms, walk):
-    """Where an output of a step stands dense: where it is told, if that is the same order."""
-    place, own = tables.results[tables.steps[s, 5] + i, 0], tables.outs[s, 1 + i]
-    told = place >= 0 and walk.targets[place, 1] == FLOATS
-    if told and skip and _in_order(room, rows, n, rooms):
-        return walk.targets[place, 0] + 8 * lo
+def _out(who, s, i, room, tables, rooms, walk):
+    """Where an output of a step stands dense."""
+    own = tables.outs[s, 1 + i]
     return rooms.dense[room, own] if own >= 0 else walk.words[who, i].ctypes.data
 
 
@@ -445,25 +442,26 @@ def _back(who, s, room, lo, n, skip, null, tables, rooms, walk):
         place, ref, integers = tables.results[r, 0], tables.results[r, 1], tables.results[r, 2]
         if place < 0 and ref < 0:
             continue
-        dense_at = _out(who, s, i, room, rows, lo, n, skip, tables, rooms, walk)
+        dense_at = _out(who, s, i, room, tables, rooms, walk)
         out_at, bits_at = _rows_of(who, r, scratch, room, lo, tables, rooms, walk)
         bits = carray(bytes_at(bits_at), ((n + 7) // 8,))
         floats = carray(floats_at(dense_at), (rows + 1,))
         words = carray(words_at(dense_at), (rows + 1,))
         # A null follows the last element: the rows that do not exist point there.
-        if dense_at == out_at:
-            lost = prim.close_rows(carray(floats_at(out_at), (n,)), bits)
-        elif integers:
+        out = carray(words_at(out_at), (n,))
+        if integers:
             words[rows] = NULL_INT
-            out = carray(words_at(out_at), (n,))
             lost = cpu_back.to_rows_words(words, pos, NULL_INT, out, bits)
-        elif skip:
+        elif not skip:
             floats[rows] = null
-            lost = cpu_back.to_rows(floats, pos, carray(floats_at(out_at), (n,)), bits)
+            lost = cpu_back.to_rows_words(words, pos, prim.NULL_BITS, out, bits)
+        elif _in_order(room, rows, n, rooms):
+            to = carray(floats_at(out_at), (n,))
+            lost = cpu_back.in_rows(floats, cpu_back.worth_streaming(n, to), to, bits)
+            cpu_back.settle()
         else:
             floats[rows] = null
-            out = carray(words_at(out_at), (n,))
-            lost = cpu_back.to_rows_words(words, pos, prim.NULL_BITS, out, bits)
+            lost = cpu_back.to_rows(floats, pos, carray(floats_at(out_at), (n,)), bits)
         if ref >= 0 and skip:
             rooms.complete[room, ref] = c if n - lost == rows else FULL if lost == 0 else UNKNOWN
             rooms.stands[room, ref] = dense_at

@@ -85,10 +85,9 @@ def _rows(members: dict[str, tuple[Kernel, bool]], layout: Layout) -> Source:
     s(f"ring = st[slot, {base} : {base} + window]")
     s(f"kept = st[slot, {base} + window : {base} + 2 * window]")
     # The sorted window lives between two sentinels, so that replacing a value is one pass
-    # without a branch per element.
-    s("work = np.empty(window + 2)", "work[0] = -np.inf", "work[n + 1] = np.inf")
-    s("for j in range(n):", "    work[j + 1] = kept[j]")
-    s("q = rows % window", "order = work[1:]", "i = lo")
+    # without a branch per element. It is made ready when a row needs it.
+    s("work = np.empty(window + 2)", "order = work[1:]", "ready = False")
+    s("q = rows % window", "i = lo")
     if lowest:
         cpu_lowest.start(s, kernel)
     s.block("while i < hi:")
@@ -96,6 +95,10 @@ def _rows(members: dict[str, tuple[Kernel, bool]], layout: Layout) -> Source:
         s.block("if i == attempt:")
         cpu_lowest.rows(s, kernel)
         s("continue").end()
+    s.block("if not ready:")
+    s("ready = True", "work[0] = -np.inf", "work[n + 1] = np.inf")
+    s(f"if n > 0 and {cpu_lowest.UNSORTED}:", "    kept[:] = np.sort(ring)")
+    s("for j in range(n):", "    work[j + 1] = kept[j]").end()
     _read(s, kernel)
     for tag, (member, excluded) in members.items():
         if excluded:
@@ -114,7 +117,8 @@ def _rows(members: dict[str, tuple[Kernel, bool]], layout: Layout) -> Source:
         if not excluded:
             _emit(s, member, tag)
     s("i += 1").end()
-    s("for j in range(window):", "    kept[j] = work[j + 1] if j < n else 0.0")
+    s.block("if ready:")
+    s("for j in range(window):", "    kept[j] = work[j + 1] if j < n else 0.0").end()
     s(*layout.store())
     return s
 

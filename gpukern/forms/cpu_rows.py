@@ -1,9 +1,9 @@
 """The CPU template of maps that read the current row alone: no symbols, no grouping, no state.
 
 Such a kernel gives the same value wherever its row stands, so it runs over the columns as they
-came. One pass checks the inputs, computes and closes the result (null where a row does not exist
-for the kernel or the value is not finite), and the validity bitmap is made while the results are
-still in the cache. The loops have plain indices and no branches: they compile to vector code.
+came. One pass checks the inputs and computes the results of some rows, null where a row does not
+exist for the kernel; while they are still in the cache, they go to their columns with their
+validity. The loops have plain indices and no branches: they compile to vector code.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from gpukern.forms.cpu import NULL, Source, parameters
 from gpukern.forms.layout import invoke
 from gpukern.kernel import Input, Kernel
 
-IMPORTS = "from gpukern.forms.rows import pack_flags\n\n"  # at the head of the module
-CHUNK = 1024  # rows between computing and packing their validity: they stay in the first cache
+# At the head of the module.
+IMPORTS = "from gpukern.forms.cpu_back import in_rows, in_rows_words, settle, worth_streaming\n\n"
+CHUNK = 1024  # rows that are computed before they go to their columns: the first cache holds them
 
 
 def fits(kernel: Kernel) -> bool:
@@ -41,42 +42,39 @@ def row_order(kernel: Kernel) -> str:
     for n, column in enumerate(kernel.inputs):
         if column.optional:
             s(f"not_{column.name} = (absent >> {n}) & 1 == 1")
-    s(f"flags = np.empty({CHUNK}, np.uint8)")
+    for n, output in enumerate(kernel.outputs):
+        s(f"now_{n} = np.empty({CHUNK}{'' if output.dtype == 'f64' else ', np.int64'})")
+        s(f"stream_{n} = worth_streaming(len(out_0), out_{n})")
     s.block(f"for lo in range(0, len(out_0), {CHUNK}):")
     s(f"size = min({CHUNK}, len(out_0) - lo)")
-    s(*(f"now_{i.name} = in_{i.name}[lo : lo + size]" for i in kernel.inputs))
-    s(*(f"to_{n} = out_{n}[lo : lo + size]" for n in outs))
+    s(*(f"a_{i.name} = in_{i.name}[lo : lo + size]" for i in kernel.inputs))
     s.block("for j in range(size):")
     s("there = " + (" & ".join(_present(i) for i in kernel.inputs) or "True"))
     scope = parameters(kernel)
-    scope.update({i.name: f"now_{i.name}[j]" for i in kernel.inputs}, null="null")
+    scope.update({i.name: f"a_{i.name}[j]" for i in kernel.inputs}, null="null")
     call = invoke(kernel.functions["value"], "value", scope)
     s(f"{', '.join(f'v_{n}' for n in outs)} = {call}")
     for n, output in enumerate(kernel.outputs):
-        s(f"to_{n}[j] = v_{n} if there & ({_valid(output.dtype, f'v_{n}')}) else "
-          + ("np.nan" if output.dtype == "f64" else NULL))  # fmt: skip
+        missing = "np.nan" if output.dtype == "f64" else NULL
+        s(f"now_{n}[j] = v_{n} if there else {missing}")
     s.end()
     for n, output in enumerate(kernel.outputs):
-        s("kept = 0")
-        s.block("for j in range(size):")
-        s(f"there = {_valid(output.dtype, f'to_{n}[j]')}", "flags[j] = there", "kept += there")
-        s.end()
-        s(f"nulls[{n}] += size - kept")
-        s(f"pack_flags(flags, size, bits_{n}[lo >> 3 : (lo + size + 7) >> 3])")
+        to = f"stream_{n}, out_{n}[lo : lo + size], bits_{n}[lo >> 3 : (lo + size + 7) >> 3]"
+        if output.dtype == "f64":
+            s(f"nulls[{n}] += in_rows(now_{n}, {to})")
+        else:
+            s(f"nulls[{n}] += in_rows_words(now_{n}, {NULL}, {to})")
+    s.end()
+    s("settle()")
     return "\n".join(s.lines) + "\n"
 
 
 def _present(column: Input) -> str:
     """The test that an input is present and in its domain."""
-    x = f"now_{column.name}[j]"
+    x = f"a_{column.name}[j]"
     test = {
         "": f"({x} - {x} == 0.0)",
         ">0": f"({x} > 0.0) & ({x} < np.inf)",
         ">=0": f"({x} >= 0.0) & ({x} < np.inf)",
     }[column.domain]
     return f"(not_{column.name} | ({test}))" if column.optional else test
-
-
-def _valid(dtype: str, x: str) -> str:
-    """The test that a result is not null."""
-    return f"{x} - {x} == 0.0" if dtype == "f64" else f"{x} != {NULL}"

@@ -1,7 +1,8 @@
-"""Rows of eight blocks put side by side, and back: transposing in the processor's registers.
+"""Rows of eight blocks put side by side, and back: transposing in the processor's registers. And
+the lowest values of growing stretches of such rows.
 
-Left to itself the compiler does this with scattered stores, several times slower than the sums that
-are made of the rows.
+Left to itself the compiler transposes with scattered stores, several times slower than the sums
+that are made of the rows, and sends what grows through memory.
 """
 
 from __future__ import annotations
@@ -28,6 +29,26 @@ def from_lanes(column, f0, f1, f2, f3, f4, f5, f6, f7, wide, at, rows):
     for j in range(rows):
         for n, first in enumerate((f0, f1, f2, f3, f4, f5, f6, f7)):
             column[first + j] = wide[at + LANES * j + n]
+
+
+def lowest_up_to(wide, rows, kept, part, steps):
+    """The eight lowest, in each lane, of the rows up to each: after row j they stand at
+    ``wide[kept + part·r + 8·(j + 1)]``, r rising with the value."""
+    _grow(wide, rows, kept, part, steps, range(steps), 1)
+
+
+def lowest_from(wide, rows, kept, part, steps, needed):
+    """The same of the rows from row j on, at ``wide[kept + part·r + 8·j]`` for j ≤ ``needed``."""
+    _grow(wide, rows, kept, part, steps, range(steps - 1, -1, -1), 0)
+
+
+def _grow(wide, rows, kept, part, steps, order, after):
+    for lane in range(LANES):
+        low = [float("inf")] * LANES
+        wide[kept + LANES * (0 if after else steps) + lane :: part][:LANES] = low
+        for j in order:
+            low = sorted([*low, wide[rows + LANES * j + lane]])[:LANES]
+            wide[kept + LANES * (j + after) + lane :: part][:LANES] = low
 
 
 @intrinsic
@@ -96,5 +117,86 @@ def _from_lanes(column, f0, f1, f2, f3, f4, f5, f6, f7, wide, at, rows):
         _transpose(column, places, wide, sources)  # type: ignore[call-arg]
 
 
-COMPILED = {"to_lanes": _to_lanes, "from_lanes": _from_lanes}
-PLAIN = {"to_lanes": to_lanes, "from_lanes": from_lanes}
+def _lowest(*, up_to: bool) -> Any:
+    """``lowest_up_to`` or ``lowest_from`` with the lowest in registers."""
+
+    def grow(typing: Any, wide: Any, rows: Any, kept: Any, part: Any, steps: Any, last: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            array, rows, kept, part, steps, last = arguments
+            data = context.make_array(wide)(context, builder, array).data
+            word, vector = rows.type, ir.VectorType(context.get_value_type(wide.dtype), LANES)
+            places = range(LANES)
+
+            def pointer(offset: Any) -> Any:
+                return builder.bitcast(builder.gep(data, [offset]), vector.as_pointer())
+
+            def keep(values: list[Any], row: Any) -> None:
+                at = builder.add(kept, builder.mul(row, word(LANES)))
+                for r in places:
+                    store = builder.store(values[r], pointer(at))
+                    store.align = 8
+                    at = builder.add(at, part)
+
+            infinite = ir.Constant(vector, [vector.element(float("inf"))] * LANES)
+            keep([infinite] * LANES, word(0) if up_to else steps)
+            before = builder.block
+            head, body, told, end = (
+                builder.append_basic_block(f"lowest.{name}")
+                for name in ("head", "body", "told", "end")
+            )
+            builder.branch(head)
+            builder.position_at_end(head)
+            step = builder.phi(word)
+            low = [builder.phi(vector) for _ in places]
+            builder.cbranch(builder.icmp_signed("<", step, steps), body, end)
+            builder.position_at_end(body)
+            j = step if up_to else builder.sub(builder.sub(steps, word(1)), step)
+            x = builder.load(pointer(builder.add(rows, builder.mul(j, word(LANES)))))
+            x.align = 8
+            lower = []
+            for r in places:
+                less = builder.fcmp_ordered("<", low[r], x)
+                lower.append(builder.select(less, low[r], x))
+                x = builder.select(less, x, low[r])
+            to = builder.add(j, word(1)) if up_to else j
+            after = builder.add(step, word(1))
+            builder.cbranch(builder.icmp_signed("<=", to, last), told, head)
+            builder.position_at_end(told)
+            keep(lower, to)
+            builder.branch(head)
+            for block, value, lows in (
+                (before, word(0), [infinite] * LANES), (body, after, lower), (told, after, lower)
+            ):  # fmt: skip
+                step.add_incoming(value, block)
+                for r in places:
+                    low[r].add_incoming(lows[r], block)
+            builder.position_at_end(end)
+            return context.get_dummy_value()
+
+        words = [types.int64] * 5
+        return types.void(wide, *words), generate
+
+    return intrinsic(grow)
+
+
+_up_to, _from = _lowest(up_to=True), _lowest(up_to=False)
+
+
+@numba.njit(error_model="numpy")
+def _lowest_up_to(wide, rows, kept, part, steps):
+    _up_to(wide, rows, kept, part, steps, steps)
+
+
+@numba.njit(error_model="numpy")
+def _lowest_from(wide, rows, kept, part, steps, needed):
+    _from(wide, rows, kept, part, steps, needed)
+
+
+COMPILED = {
+    "to_lanes": _to_lanes, "from_lanes": _from_lanes,
+    "lowest_up_to": _lowest_up_to, "lowest_from": _lowest_from,
+}  # fmt: skip
+PLAIN = {
+    "to_lanes": to_lanes, "from_lanes": from_lanes,
+    "lowest_up_to": lowest_up_to, "lowest_from": lowest_from,
+}  # fmt: skip

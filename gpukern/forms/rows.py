@@ -10,13 +10,11 @@ import math
 
 import numpy as np
 from numba import njit
-from numba.extending import register_jitable
 
 ANY, POSITIVE, NON_NEGATIVE = 0, 1, 2
 NULL_INT = -(2**63)
 ONE = np.uint64(1)
 INFINITY = np.uint64(0x7FF0_0000_0000_0000)  # the word of a float
-CLOSED = 1024  # rows between looking at results and packing what was seen: a cache holds them
 # Float null of nan_policy='propagate', where NaN is a value: a quiet NaN with this payload.
 NULL_BITS = 0x7FF8_6E75_6C6C_0001
 
@@ -190,41 +188,6 @@ def to_dense_nan(column, pos, domain, dense):
         elif domain == NON_NEGATIVE:
             ok = ok and x >= 0.0
         dense[pos[i]] = x if ok else math.nan
-
-
-@register_jitable
-def pack_flags(flags, n, bits):
-    """bits = the n flags of one byte each, packed; ``flags`` has room for the last byte."""
-    flags[n : 8 * len(bits)] = 0
-    words = flags.view(np.uint64)
-    seven, fourteen, rest, byte = np.uint64(7), np.uint64(14), np.uint64(28), np.uint64(255)
-    for b in range(len(bits)):
-        # Bit 0 of every byte moves to its place: in pairs, in fours, in the lowest byte.
-        w = words[b]
-        w |= w >> seven
-        w |= w >> fourteen
-        w |= w >> rest
-        bits[b] = w & byte
-
-
-@njit(cache=True, nogil=True)
-def close_rows(out, bits):
-    """The same where the kernel wrote its result in row order already."""
-    flags = np.empty(CLOSED, np.uint8)
-    nulls = 0
-    for lo in range(0, len(out), CLOSED):
-        at = out[lo : lo + CLOSED]
-        kept = 0
-        for j in range(len(at)):
-            ok = at[j] - at[j] == 0.0
-            flags[j] = ok
-            kept += ok
-        if kept < len(at):
-            nulls += len(at) - kept
-            for j in range(len(at)):
-                at[j] = at[j] if flags[j] else math.nan
-        pack_flags(flags, len(at), bits[lo >> 3 : (lo + len(at) + 7) >> 3])
-    return nulls
 
 
 @njit(cache=True, nogil=True)

@@ -36,8 +36,8 @@ class rolling_quantile:
     def reach(n, q):
         return order.quantile_reach(n, q)
 
-    def value(s, n, q):
-        return order.quantile(s, n, q)
+    def value(s, n, q, reach):
+        return order.quantile(s, n, q, reach)
 
 
 @rank("pnl", out="var, cvar",
@@ -51,7 +51,7 @@ class loss_tail:
         return order.quantile_reach(n, alpha)
 
     def value(s, n, reach, within, alpha, method):
-        level = order.quantile(s, n, alpha)
+        level = order.quantile(s, n, alpha, reach)
         # Offsets from the lowest value, so that the tail of a level keeps its digits.
         total = 0.0
         if method == 0:
@@ -66,9 +66,11 @@ class loss_tail:
             return -level, -(s[0] + total / count)
         size = alpha * n
         count = int(size)
-        for j in range(reach - 1):
+        partly = 0.0
+        for j in range(reach):
             total += s[j] - s[0] if j < count else 0.0
-        total += (size - count) * (s[count] - s[0])
+            partly = s[j] - s[0] if j == count else partly
+        total += (size - count) * partly
         return -level, -(s[0] + total / size)
 
 

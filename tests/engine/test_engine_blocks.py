@@ -135,5 +135,25 @@ def test_nan_in_a_window_of_which_the_lowest_matter() -> None:
     samples.assert_same(few, plan.start().push(rows), plan.output_names)
 
 
+@pytest.mark.parametrize("size", [15, 16, 17, 63, 64, 65, 161, 900])
+@pytest.mark.parametrize("method", ["tail_mean", "acerbi"])
+def test_runs_of_any_length_of_which_the_lowest_matter(method: str, size: int) -> None:
+    rng = np.random.default_rng(size)
+    n = 3_000
+    rows = pa.table({"symbol": rng.choice(["A", "B"], n), "x": np.round(rng.normal(size=n), 1)})
+    cvar = gk.historical_cvar("x", window=20, alpha=0.17, method=method)
+    plan = gk.Plan([cvar, gk.rolling_quantile("x", window=70, q=0.05)], time=None)
+    cut, one = plan.start(), plan.start()
+    parts = [cut.push(rows.slice(lo, size)) for lo in range(0, n, size)]
+    single = [one.push(rows.slice(lo, 1)) for lo in range(n)]
+    samples.assert_same(pa.concat_tables(parts), pa.concat_tables(single), plan.output_names)
+    assert cut.snapshot() == one.snapshot()
+    # In between, a row at a time needs the order that runs leave undone.
+    cut.push(rows.slice(0, 40))
+    one.push(rows.slice(0, 40))
+    turns = [cut.push(rows.slice(lo, 1)) for lo in range(40, 60)]
+    samples.assert_same(pa.concat_tables(turns), one.push(rows.slice(40, 20)), plan.output_names)
+
+
 def test_as_many_values_are_kept_as_a_row_of_lanes_has() -> None:
     assert cpu_lowest.KEPT == cpu_wide.LANES

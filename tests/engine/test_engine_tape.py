@@ -214,3 +214,13 @@ def test_missing_values_may_go_on() -> None:
     x = np.where(np.arange(n) % 7, np.sin(np.arange(n)), np.nan)
     job = same(plan, pa.table({"symbol": ["A", "B"] * (n // 2), "ts": np.arange(n), "x": x}))
     assert job.tape is not None
+
+
+def test_loading_changes_nothing(default: gk.Plan, market: pa.Table) -> None:
+    job = default.start()
+    job.push(market.select(default.input_columns))
+    before = job.snapshot()
+    assert job.tape is not None
+    job.tape.load(job)
+    tape.Tape(job, tape.LEAST, long=True).load(job)
+    assert job.snapshot() == before
