@@ -62,11 +62,7 @@ def rows(s: Source, kernel: Kernel) -> None:
     s("if wide.size == 0:", f"    wide = np.empty({(VALUES + len(kernel.outputs)) * PART})")
     s(f"    line = np.empty({(LANES + 1) * LONGEST})")
     # A line: the window before, oldest first, and the rows.
-    s(
-        "for j in range(window):",
-        "    z = q + j",
-        "    line[j] = ring[z if z < window else z - window]",
-    )
+    s("line[: window - q] = ring[q:]", "line[window - q : window] = ring[:q]")
     s(f"rounds = (hi - i + {LANES} * window - 1) // ({LANES} * window)", "odd = 0")
     s.block("while i < hi and odd == 0:")
     s("size = (hi - i + rounds - 1) // rounds", f"now = in_{name}[i : i + size]")
@@ -86,11 +82,7 @@ def rows(s: Source, kernel: Kernel) -> None:
     s("i += size", "rows += size", "rounds -= 1")
     s("for j in range(window):", "    line[j] = line[size + j]").end(2)
     s("q = rows % window")
-    s(
-        "for j in range(window):",
-        "    z = q + j",
-        "    ring[z if z < window else z - window] = line[j]",
-    )
+    s("ring[q:] = line[: window - q]", "ring[:q] = line[window - q : window]")
     s("kept[0] = np.nan", "ready = False").end()
 
 
@@ -106,23 +98,26 @@ def _extremes(s: Source) -> None:
 def _count(s: Source) -> None:
     """How many values of each row's window are not above the last that is read.
 
-    Prices have ticks: it may have more equals than are kept. Those windows are counted.
+    Prices have ticks: it may have more equals than are kept. They are among the lowest of both
+    stretches, unless one has that many itself; then the window is counted.
     """
     top = f"wide[np.uint64(({LOW - 1} + most) * {PART} + m)]"
+    after = f"m + {LANES}"
+    stretches = [_word(part + r, after) for part in (FROM, UP_TO) for r in range(KEPT)]
+    full = [f"({_word(part + KEPT - 1, after)} <= last)" for part in (FROM, UP_TO)]
     s("more = 0")
     s.block(f"for m in range({LANES} * length):")
-    s(f"{_word(COUNT)} = most", f"more += 1 if {_word(LOW + KEPT - 1)} <= {top} else 0").end()
-    s.block(f"for z in range(most, {KEPT}):")
-    s.block(f"for m in range({LANES} * length):")
-    s(f"{_word(COUNT)} += 1.0 if wide[np.uint64(({LOW} + z) * {PART} + m)] <= {top} else 0.0")
-    s.end(2)
+    s(f"last = {top}", "count = 0.0")
+    s(*(f"count += 1.0 if {value} <= last else 0.0" for value in stretches))
+    s(f"{_word(COUNT)} = count", f"more += 1 if {' | '.join(full)} else 0").end()
     s.block("if more > 0:")
     s.block(f"for m in range({LANES} * length):")
-    s.block(f"if {_word(LOW + KEPT - 1)} <= {top}:")
+    s(f"last = {top}")
+    s.block(f"if {' | '.join(full)}:")
     s(f"first = min(m % {LANES} * length, size - length) + m // {LANES} + 1")
-    s("near = line[first : first + window]", f"count, last = 0, {top}")
-    s("for z in range(len(near)):", "    count += 1 if near[z] <= last else 0")
-    s(f"{_word(COUNT)} = count").end(3)
+    s("near = line[first : first + window]", "found = 0")
+    s("for z in range(len(near)):", "    found += 1 if near[z] <= last else 0")
+    s(f"{_word(COUNT)} = found").end(3)
 
 
 def _values(s: Source, kernel: Kernel, firsts: str) -> None:
