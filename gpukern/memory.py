@@ -1,20 +1,86 @@
-"""Memory for columns: from Arrow's pool, and rooms that the pieces of a run use in turn."""
+"""Memory for columns: blocks that are used again, and rooms that pieces use in turn."""
 
 from __future__ import annotations
+
+import mmap
+import os
+from collections import deque
 
 import numpy as np
 import pyarrow as pa
 
 SMALL = 1 << 15  # bytes below which NumPy's own allocator is quicker
+LARGE = 1 << 20  # bytes of a column from which its block is used again
+PAGE = 1 << 21  # bytes of a large page
+KEPT_MB = 1024  # of blocks that nobody uses
+KEEPS = hasattr(mmap, "MADV_FREE") and hasattr(mmap, "MADV_HUGEPAGE")
 
 
 def empty(n: int, dtype: type = np.float64) -> np.ndarray:
     """An uninitialised array. Touching pages that are new to the process costs more than most
-    kernels do on them, so large arrays reuse the pool's."""
+    kernels do on them, so large arrays reuse memory."""
     size = n * np.dtype(dtype).itemsize
     if size < SMALL:
         return np.empty(n, dtype)
-    return np.frombuffer(pa.allocate_buffer(size), dtype, n)
+    if size < LARGE or not KEEPS:
+        return np.frombuffer(pa.allocate_buffer(size), dtype, n)
+    return blocks.lend(size)[:size].view(dtype)
+
+
+class Blocks:
+    """Memory of results that nobody uses any more, kept for the next ones.
+
+    The pool of Arrow gives large blocks back to the system within milliseconds. The next table's
+    results then wait for pages to be cleared, which takes as long as a dozen kernels. Kept blocks
+    are marked as free: the system takes them when it is short of memory. At most
+    ``$GPUKERN_KEPT_MB`` (default 1024) are kept, those given back last.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.free: deque[mmap.mmap] = deque()  # whose own operations are safe in any thread
+
+    def lend(self, size: int) -> np.ndarray:
+        """So many bytes or more, whose content means nothing; the block comes back when no array
+        needs it."""
+        room = -(-size // PAGE) * PAGE
+        for _ in range(len(self.free)):
+            try:
+                block = self.free.pop()
+            except IndexError:  # another thread has taken the last
+                break
+            if room <= len(block) - PAGE <= room + room // 4:
+                return np.asarray(_Lease(self, block))
+            self.free.appendleft(block)
+        block = mmap.mmap(-1, room + PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        block.madvise(mmap.MADV_HUGEPAGE)
+        return np.asarray(_Lease(self, block))
+
+    def give_back(self, block: mmap.mmap) -> None:
+        """Nobody uses the block."""
+        block.madvise(mmap.MADV_FREE)
+        self.free.append(block)
+        kept = sum(map(len, tuple(self.free)))
+        while kept > self.most and self.free:
+            kept -= len(self.free.popleft())
+
+
+class _Lease:
+    """A block while arrays need it, from the first of its large pages on."""
+
+    def __init__(self, owner: Blocks, block: mmap.mmap) -> None:
+        self.owner, self.block = owner, block
+        start = np.frombuffer(block, np.uint8).ctypes.data
+        first = -(-start // PAGE) * PAGE
+        self.__array_interface__ = {
+            "version": 3, "typestr": "|u1", "shape": (len(block) - PAGE,), "data": (first, False),
+        }  # fmt: skip
+
+    def __del__(self) -> None:
+        self.owner.give_back(self.block)
+
+
+blocks = Blocks(int(os.environ.get("GPUKERN_KEPT_MB", KEPT_MB)) << 20)
 
 
 class Rooms:

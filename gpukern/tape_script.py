@@ -46,6 +46,7 @@ class Script:
         self.few = len(plan.steps) < 2 * job.threads
         self.refs: dict[Ref | None, int] = {}  # columns in row order
         self.marks: dict[Need, int] = {}
+        self.integers: dict[Ref | None, int] = {}  # which of the marked columns are of integers
         self.classes: dict[tuple[Need, ...], int] = {(): EVERY}
         self.gathers: list[tuple[int, ...]] = []
         self.steps: list[tuple[int, ...]] = []
@@ -74,6 +75,7 @@ class Script:
                 if n not in led:
                     self._step(job.groups.get(n, (n,)))
         self._order()
+        del self.job  # it has the tape that has this: together they would be garbage that waits
 
     # -- columns --------------------------------------------------------------------------
 
@@ -98,6 +100,7 @@ class Script:
     def _mark(self, need: Need) -> Task:
         if need not in self.marks:
             self.marks[need] = len(self.marks)
+            self.integers[need[0]] = int(self.job.is_integer(need[0]))
             self._add((MARK, self.marks[need], 0), COST[MARK], self._makers(need[0]))
         return MARK, self.marks[need], 0
 
@@ -216,9 +219,7 @@ class Script:
 
     def tables(self, lines: np.ndarray) -> cpu_play.Tables:
         """All of it as arrays."""
-        marks = [
-            (self.refs[ref], domain, int(self.job.is_integer(ref))) for ref, domain in self.marks
-        ]
+        marks = [(self.refs[ref], domain, self.integers[ref]) for ref, domain in self.marks]
         classes = [[len(c), *(self.marks[need] for need in c)] for c in self.classes]
         return cpu_play.Tables(
             _table(self.tasks), self.firsts, self.readers, _table(marks), _table(classes),
