@@ -51,6 +51,7 @@ class Tape:
         self.growing = {k for k, s in enumerate(job.states) if s.template.layout.arena_fields}
         self.parts = self.tables.steps[:, 4].copy()
         self.data = self._rooms(script)
+        self.at_home = self.data.refs.copy()
         # Input columns, and the time under None: which they are, and room for a few rows of each.
         self.columns: list[tuple[str | None, int]] = []
         self.words_at: set[int] = set()
@@ -266,7 +267,8 @@ class Tape:
             self._place(at, t if name is None else columns[name], n) for name, at in self.columns
         ]
         for at, place in self.of_refs:
-            self.data.refs[:, at] = targets[place, 0], 8
+            packed = targets[place, 1] > WORDS  # its words stand in a room of their own
+            self.data.refs[:, at] = self.at_home[:, at] if packed else (targets[place, 0], 8)
         stretches = max(1, -(-n // self.capacity))
         script, tasks = self.script, len(self.script.tasks)
         wait = np.empty((stretches, tasks), np.int64)

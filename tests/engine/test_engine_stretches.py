@@ -5,13 +5,14 @@ from __future__ import annotations
 from functools import cache
 
 import checks
+import numpy as np
 import pyarrow as pa
 import pytest
 import samples
 
 import gpukern as gk
 from gpukern import job as job_module
-from gpukern import kernel, tape
+from gpukern import kernel, presence, tape
 from gpukern.forms.cpu_play import STEP
 from gpukern.tape_script import Script
 
@@ -56,21 +57,33 @@ def test_the_default_features(threads: int, policy: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["polars", "pandas", "batch"])
-def test_flags_and_signs_are_packed(kind: str) -> None:
+def test_flags_and_signs_are_packed(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import polars as pl
+
+    rooms = []
+
+    def guarded(n: int, dtype: type = np.float64) -> np.ndarray:
+        size = n * np.dtype(dtype).itemsize
+        room = np.full(size + 8 * n, 0xA5, np.uint8)
+        rooms.append(room[size:])
+        return room[:size].view(dtype)
 
     sign = gk.trade_sign("price", "bid", "ask")
     alarm = gk.cusum("price", mu=67_000.0, sigma=5.0, h=4.0)
-    plan = gk.Plan([sign.alias("sign"), gk.rolling_sum(sign, 9).alias("flow"), alarm])
-    rows = market().select(plan.input_columns).combine_chunks()
+    plan = gk.Plan([sign.alias("sign"), gk.rolling_sum(sign, 9).alias("flow"), alarm], time=None)
+    few = market().select(plan.input_columns)
+    rows = pa.concat_tables([few] * (1 + presence.FEW // few.num_rows)).combine_chunks()
     make = {
         "polars": lambda t: pl.from_arrow(t),
         "pandas": lambda t: t.to_pandas(),
         "batch": lambda t: t.to_batches()[0],
     }[kind]
-    out = plan.run(make(rows))
-    assert type(out) is type(make(rows))
     expected = in_pieces(plan).run(rows)
+    monkeypatch.setattr(job_module, "empty", guarded)
+    out = plan.run(make(rows))
+    assert rooms
+    assert all((rest == 0xA5).all() for rest in rooms)
+    assert type(out) is type(make(rows))
     for name in plan.output_names:
         assert pa.array(out[name]).to_pylist() == expected[name].to_pylist()
 
