@@ -20,7 +20,7 @@ from gpukern.errors import PlanError, StateError, UnsortedError
 from gpukern.forms import cpu_entry, cpu_rank
 from gpukern.forms import rows as prim
 from gpukern.frame import Result
-from gpukern.memory import Rooms, empty
+from gpukern.memory import Rooms, blocks, empty
 from gpukern.piece import NO_ARENA, NO_TIME, Piece
 from gpukern.presence import FEW
 from gpukern.state import NULL_FLOAT, StepState, Symbols, pack
@@ -61,6 +61,7 @@ class Job:
         if threads is not None and threads < 1:
             raise PlanError(f"threads must be at least 1, or None for all cores, got {threads}")
         self.threads = threads or os.cpu_count() or 1
+        blocks()  # a setting that is wrong is told before there is state to spoil
         self.read, self.told = plan.input_columns, frozenset(plan.output_names)
         self.symbols = Symbols()
         self.capacity = 0

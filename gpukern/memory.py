@@ -5,9 +5,12 @@ from __future__ import annotations
 import mmap
 import os
 from collections import deque
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
+
+from gpukern.errors import PlanError
 
 SMALL = 1 << 15  # bytes below which NumPy's own allocator is quicker
 LARGE = 1 << 20  # bytes of a column from which its block is used again
@@ -24,7 +27,7 @@ def empty(n: int, dtype: type = np.float64) -> np.ndarray:
         return np.empty(n, dtype)
     if size < LARGE or not KEEPS:
         return np.frombuffer(pa.allocate_buffer(size), dtype, n)
-    return blocks.lend(size)[:size].view(dtype)
+    return blocks().lend(size)[:size].view(dtype)
 
 
 class Blocks:
@@ -80,7 +83,15 @@ class _Lease:
         self.owner.give_back(self.block)
 
 
-blocks = Blocks(int(os.environ.get("GPUKERN_KEPT_MB", KEPT_MB)) << 20)
+@cache
+def blocks() -> Blocks:
+    """The blocks of this process."""
+    given = os.environ.get("GPUKERN_KEPT_MB", str(KEPT_MB))
+    if not given.isdecimal():
+        raise PlanError(
+            f"GPUKERN_KEPT_MB must be a whole number of MB, 0 keeps none; got {given!r}"
+        )
+    return Blocks(int(given) << 20)
 
 
 class Rooms:

@@ -101,14 +101,12 @@ class Tape:
     def _lines(self, job: Job, script: Script) -> np.ndarray:
         """The line of each entry, with what does not change."""
         self.absent = np.full(self.capacity + 1, np.nan)  # an optional input that is not given
-        width = max(
-            cpu_entry.width([s.kernel for s in map(job.plan.steps.__getitem__, members)])
-            for members in script.lines
-        )
+        steps = job.plan.steps
+        width = max(cpu_entry.width([steps[n].kernel for n in line]) for line in script.lines)
         lines = np.zeros((len(script.lines), width), np.int64)
         for line, (n, *_) in zip(lines, script.lines, strict=True):
             entry, loop = job.entry(n)
-            step = job.plan.steps[n]
+            step = steps[n]
             line[cpu_play.LOOP], line[cpu_play.ENTRY] = loop, entry.address
             line[cpu_play.ARENA] = NO_ARENA.ctypes.data
             line[cpu_play.FIRST :][: len(step.inputs)] = self.absent.ctypes.data

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import weakref
 
 import pytest
 import samples
 
 import gpukern as gk
+from gpukern import tape
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -34,3 +36,23 @@ def test_a_push_leaves_no_cycles(threads: int) -> None:
     finally:
         gc.enable()
     assert rows == [batch.num_rows for batch in batches]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_job_and_its_tapes_are_no_cycle(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rooms of a table are free with its job."""
+    plan = gk.Plan(gk.default_features())
+    table = samples.market().select(plan.input_columns)
+    job = plan.start(threads=threads)
+    job.run(table)
+    monkeypatch.setattr(tape, "MOST", 0)
+    job.run(table.slice(table.num_rows - 1))
+    assert job.tape is not None
+    assert job.long is not None
+    gone = weakref.ref(job)
+    gc.disable()
+    try:
+        del job
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -86,28 +86,11 @@ def test_results_that_live_on_keep_their_values(monkeypatch: pytest.MonkeyPatch)
         samples.assert_same(out, expected, plan.output_names)
 
 
-def test_jobs_do_not_wait_to_be_collected() -> None:
-    """A table's rooms are free with its job: nothing points in a circle."""
-    import gc
-    import weakref
-
-    plan = gk.Plan(gk.default_features())
-    table = samples.market().select(plan.input_columns)
-    gc.disable()
+def test_a_setting_that_is_no_number_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUKERN_KEPT_MB", "lots")
+    memory.blocks.cache_clear()
     try:
-        for threads in (1, 2):
-            job = plan.start(threads=threads)
-            job.run(table)
-            job._walk(table.num_rows, 0, *_columns(job, table), None)
-            gone = weakref.ref(job)
-            del job
-            assert gone() is None
+        with pytest.raises(gk.PlanError, match=r"GPUKERN_KEPT_MB must be .* got 'lots'"):
+            gk.Plan([gk.lag("x", 1)]).start()
     finally:
-        gc.enable()
-
-
-def _columns(job: gk.Job, table: pa.Table) -> tuple:
-    columns, t = job._columns(table, None)
-    job.symbols.slot("a")
-    job._grow()
-    return t, columns, job._results(table.num_rows, pack=True)[0]
+        memory.blocks.cache_clear()
