@@ -80,7 +80,8 @@ def flows(kafka: str, seconds: float) -> list[dict[str, Any]]:
             "parquet": lambda: collect_flow.TimedParquet(Path(tempfile.mkdtemp(dir=folder)))
         }
         if kafka:
-            sinks["kafka"] = lambda: collect_flow.TimedKafka(kafka)
+            told = Path(folder, "kafka.npz")
+            sinks["kafka"] = lambda: collect_flow.TimedKafkaProcess(kafka, told)
         for make in sinks.values():
             for per_s in RATES_PER_S:
                 frames = int((per_s or RATES_PER_S[1]) * seconds)

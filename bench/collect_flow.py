@@ -3,7 +3,8 @@
 Measured once as fast as the collector reads and at steady rates, until the last row is flushed: on
 the disk, or acknowledged by the broker. Latency is that of trades: from the time at which the
 exchange's process sends one to the time at which its row is in the sink's queue, and to that at
-which the sink has taken it (Parquet) or the broker has acknowledged it (Kafka).
+which the sink has taken it (Parquet) or the broker has acknowledged it (Kafka). Processor time is
+the collector's and, for Kafka, that of the sink's process; not the exchange's or the broker's.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import asyncio
 import gc
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -23,11 +25,16 @@ import pyarrow as pa
 
 from collectors.collect import BATCH_S, Collector, dedicate_process
 from collectors.queues import SinkQueue
+from collectors.scan import ready
+from collectors.serialisation import json
 from collectors.sinks import Sink
+from collectors.sinks.apart import SinkProcess
 from collectors.sinks.kafka import KafkaSink
 from collectors.sinks.parquet_live import LiveParquetSink
 
 from .harness import significant
+
+LOOK_S = 0.001
 
 
 class TimedQueue(SinkQueue):
@@ -55,32 +62,62 @@ class TimedParquet(LiveParquetSink):
         if channel == "trades":
             self.latencies_ns.append(_latencies_ns(batch))
 
+    def noted(self) -> tuple[np.ndarray, float]:
+        """Latencies; s of processor time in other processes."""
+        return np.concatenate(self.latencies_ns), 0.0
+
 
 class TimedKafka(KafkaSink):
-    """Notes when the messages of trades have been acknowledged: looked up at every write."""
+    """Notes when the messages of trades have been acknowledged: looked up every millisecond."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: str, told: Path) -> None:
+        """`told`: where latencies and the process' time are written to, when it is closed."""
         super().__init__(bootstrap)
         self.latencies_ns: list[np.ndarray] = []
+        self._told = told
         self._waiting: deque[tuple[int, np.ndarray]] = deque()
         """Of every batch of trades: the rows delivered when it is, and when its own were sent."""
         self._written_rows = 0
+        self._cpu_s = 0.0
+        json.load()  # which a thread does, once in the life of a busy process
+        self._done = threading.Event()
+        self._looking = threading.Thread(target=self._look)
+        self._looking.start()
 
     def write(self, channel: str, batch: pa.RecordBatch) -> None:
+        if not self._written_rows:
+            self._cpu_s = time.process_time()
         super().write(channel, batch)
         self._written_rows += batch.num_rows
         if channel == "trades":
             self._waiting.append((self._written_rows, _sent_ns(batch)))
-        self._look()
-
-    def flush(self) -> None:
-        super().flush()
-        self._look()
 
     def _look(self) -> None:
-        delivered, now = self.delivered_rows, time.time_ns()
-        while self._waiting and self._waiting[0][0] <= delivered:
-            self.latencies_ns.append(now - self._waiting.popleft()[1])
+        while not self._done.wait(LOOK_S) or self._waiting:
+            delivered, now = self.delivered_rows, time.time_ns()
+            while self._waiting and self._waiting[0][0] <= delivered:
+                self.latencies_ns.append(now - self._waiting.popleft()[1])
+
+    def close(self) -> None:
+        cpu_s = time.process_time() - self._cpu_s
+        self.flush()
+        self._done.set()
+        self._looking.join()
+        super().close()
+        np.savez(self._told, cpu_s=cpu_s, latencies_ns=np.concatenate(self.latencies_ns))
+
+
+class TimedKafkaProcess(SinkProcess):
+    """That, as the command uses it."""
+
+    def __init__(self, bootstrap: str, told: Path) -> None:
+        super().__init__("bench.collect_flow:TimedKafka", bootstrap, told)
+        self._told = told
+
+    def noted(self) -> tuple[np.ndarray, float]:
+        """Latencies; s of processor time in other processes."""
+        told = np.load(self._told)
+        return told["latencies_ns"], float(told["cpu_s"])
 
 
 def _latencies_ns(batch: pa.RecordBatch) -> np.ndarray:
@@ -108,6 +145,7 @@ def measure(make: Callable[[], Sink], frames: int, per_s: float) -> dict[str, An
 async def _collect(url: str, sink: Any, frames: int, per_s: float) -> dict[str, Any]:
     collector = Collector("binance", endpoint=url, rest_endpoint=url.replace("ws:", "http:"))
     queue = TimedQueue(sink)
+    ready.load()  # which a thread does, once in the life of a busy process
     gc.collect()
     dedicate_process()  # as the command does
     wall_s, cpu_s = time.perf_counter(), time.process_time()
@@ -124,14 +162,16 @@ async def _collect(url: str, sink: Any, frames: int, per_s: float) -> dict[str, 
     stats, feed = queue.stats(), collector.progress().feed
     if feed.gaps or feed.errors or stats.written_rows != sum(collector.progress().rows.values()):
         raise AssertionError(f"rows were lost on the way: {feed}, {stats}")
-    queued_ms, taken_ms = _quantiles_ms(queue.latencies_ns), _quantiles_ms(sink.latencies_ns)
+    taken_ns, more_cpu_s = sink.noted()
+    queued_ms = _quantiles_ms(np.concatenate(queue.latencies_ns))
+    taken_ms = _quantiles_ms(taken_ns)
     return {
         "sink": sink.name,
         "messages": frames,
         "rows": stats.written_rows,
         "offered_per_s": per_s or None,
         "messages_per_s": significant(frames / wall_s),
-        "cpu_share": significant(cpu_s / wall_s),
+        "cpu_share": significant((cpu_s + more_cpu_s) / wall_s),
         "queued_p50_ms": queued_ms[0],
         "queued_p99_ms": queued_ms[1],
         "taken_p50_ms": taken_ms[0],
@@ -140,8 +180,8 @@ async def _collect(url: str, sink: Any, frames: int, per_s: float) -> dict[str, 
     }
 
 
-def _quantiles_ms(latencies_ns: list[np.ndarray]) -> tuple[float, float]:
+def _quantiles_ms(latencies_ns: np.ndarray) -> tuple[float, float]:
     """Median and p99, without the first quarter: caches, threads and connections warm up."""
-    later = np.concatenate(latencies_ns)
-    p50, p99 = np.percentile(later[len(later) // 4 :] / 1e6, (50, 99))
+    later = latencies_ns[len(latencies_ns) // 4 :]
+    p50, p99 = np.percentile(later / 1e6, (50, 99))
     return significant(p50), significant(p99)

@@ -202,6 +202,7 @@ def _open(options: dict[str, Any], console: Console) -> tuple[list[SinkQueue], R
     from collectors.queues import SinkQueue
     from collectors.raw import RawLog
     from collectors.sinks import Sink, make_sink
+    from collectors.sinks.apart import SinkProcess
 
     with ExitStack() as opened:
         raw = RawLog(options["raw"]) if options["raw"] else None
@@ -214,7 +215,7 @@ def _open(options: dict[str, Any], console: Console) -> tuple[list[SinkQueue], R
                 opened.callback(sinks[-1].close)
         if options["kafka"]:
             sinks.append(
-                make_sink(
+                SinkProcess(  # encoding and producing row by row would take turns from the feed
                     "kafka",
                     options["kafka"],
                     form=options["form"],

@@ -21,8 +21,8 @@ bought, -1 sold; in `book` it is the side of the book: +1 bid, -1 ask.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain, repeat
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any, ClassVar
 
 import numpy as np
@@ -93,8 +93,9 @@ class BatchBuilder(ABC):
 
     def __init__(self, exchange: str) -> None:
         self.schema = SCHEMAS[self.channel]
-        self._exchange = exchange
+        self._exchange = pa.array([exchange])
         self._codes: dict[str, int] = {}
+        self._symbols = pa.array([], pa.string())
 
     @abstractmethod
     def __len__(self) -> int:
@@ -108,11 +109,13 @@ class BatchBuilder(ABC):
         """The rows collected since the last call."""
         rows = len(self)
         columns = self._drain()
+        if len(self._symbols) < len(self._codes):
+            self._symbols = pa.array(self._codes, pa.string())
         columns["exchange"] = pa.DictionaryArray.from_arrays(
-            pa.array(repeat(0, rows), pa.int32(), size=rows), pa.array([self._exchange])
+            pa.array(np.zeros(rows, np.int32)), self._exchange
         )
         columns["symbol"] = pa.DictionaryArray.from_arrays(
-            pa.array(columns["symbol"], pa.int32()), pa.array(self._codes, pa.string())
+            pa.array(columns["symbol"], pa.int32()), self._symbols
         )
         arrays = [
             values if isinstance(values, pa.Array) else pa.array(values, field.type, size=rows)
@@ -213,20 +216,20 @@ class BookBuilder(BatchBuilder):
         of_side = np.repeat(np.tile(np.array([1, -1], np.int8), len(updates)), counts.ravel())
         of_update = pa.array(np.repeat(np.arange(len(updates)), counts.sum(1)))
         levels = _all_levels(updates)
-
-        def of_each(values: Iterable[Any], kind: pa.DataType) -> pa.Array:
-            return pa.array(values, kind, size=len(updates)).take(of_update)
-
+        of_each = {
+            "ts": pa.array([u.ts for u in updates], _TIME),
+            "recv_ts": pa.array([u.recv_ts for u in updates], _TIME),
+            "symbol": pa.array([self._code(u.symbol) for u in updates], pa.int32()),
+            "seq": pa.array([u.seq for u in updates], pa.int64()),
+            "first_seq": pa.array([u.first_seq for u in updates], pa.int64()),
+            "is_snapshot": pa.array([u.is_snapshot for u in updates], pa.bool_()),
+        }
+        rows = pa.RecordBatch.from_pydict(of_each).take(of_update)
         return {
-            "ts": of_each((u.ts for u in updates), _TIME),
-            "recv_ts": of_each((u.recv_ts for u in updates), _TIME),
-            "symbol": of_each((self._code(u.symbol) for u in updates), pa.int32()),
-            "seq": of_each((u.seq for u in updates), pa.int64()),
-            "first_seq": of_each((u.first_seq for u in updates), pa.int64()),
+            **dict(zip(of_each, rows.columns, strict=True)),
             "side": pa.array(of_side),
             "price": pa.array(levels[:, 0]),
             "size": pa.array(levels[:, 1]),
-            "is_snapshot": of_each((u.is_snapshot for u in updates), pa.bool_()),
         }
 
 

@@ -1,54 +1,42 @@
-"""When the compiled scanner is worth its loading, and loading it meanwhile.
-
-Importing the compiler takes longer than decoding a hundred thousand trades, or a tenth as many
-changes of books: a short replay never waits for it, and a feed goes on while a thread loads it.
-"""
+"""When the compiled scanner is worth its loading, and loading it meanwhile."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from collectors.loading import Loading
 
 if TYPE_CHECKING:
     from collectors.scan.frames import Scanner
 
 WORTH_BYTES = 32_000_000
 """Of messages in one process, of those that come by the hundred: decoding them has taken as much
-longer as loading takes, and there will be more."""
+longer as loading takes: a hundred thousand trades, or a tenth as many changes of books."""
 
 
-class _Loading:
-    """The one loading of this process."""
+def _load() -> type[Scanner]:
+    from collectors.ladder import Ladder
+    from collectors.scan.frames import Scanner
 
-    def __init__(self) -> None:
-        self.size = 0
-        self.thread: threading.Thread | None = None
-        self.scanner: type[Scanner] | None = None
-
-    def run(self) -> None:
-        from collectors.ladder import Ladder
-        from collectors.scan.frames import Scanner
-
-        Ladder.compile()  # books are kept from what the scanner reads
-        Scanner.compile()
-        self.scanner = Scanner
+    Ladder.compile()  # books are kept from what the scanner reads
+    Scanner.compile()
+    return Scanner
 
 
-_loading = _Loading()
+def loading() -> Loading[type[Scanner]]:
+    """One that has not begun."""
+    return Loading(_load, WORTH_BYTES)
+
+
+_loading = loading()
 
 
 def load() -> None:
     """Load the scanner now, however few messages there are."""
-    if _loading.scanner is None:
-        _loading.run()
+    _loading.load()
 
 
-def loaded(frames: Iterable[bytes]) -> type[Scanner] | None:
+def loaded(frames: Sequence[bytes]) -> type[Scanner] | None:
     """The scanner, once it is loaded; these frames are about to be decoded."""
-    if _loading.scanner is None and _loading.thread is None:
-        _loading.size += sum(map(len, frames))
-        if _loading.size >= WORTH_BYTES:
-            _loading.thread = threading.Thread(target=_loading.run, name="scan")
-            _loading.thread.start()
-    return _loading.scanner
+    return _loading.loaded(lambda: sum(map(len, frames)))

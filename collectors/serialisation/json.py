@@ -6,27 +6,73 @@ import json
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import repeat
+from typing import TYPE_CHECKING
 
 import msgspec
 import pyarrow as pa
 
+from collectors.loading import Loading
 from collectors.schema import SCHEMAS
 from collectors.serialisation import REQUIRED, record_name
 
+if TYPE_CHECKING:
+    from collectors.serialisation.json_rows import JsonRows
+
+FEW = 32
+"""Fewer rows are encoded faster one by one."""
+WORTH_ROWS = 200_000
+"""So many have taken as much longer as loading what encodes them together."""
 _encoder = msgspec.json.Encoder()
 
 
 def json_lines(batch: pa.RecordBatch, *, dataset: str | None = None) -> bytes:
     """One object and line break per row; `dataset` is put first, where several share a file."""
-    return _encoder.encode_lines(list(_rows(batch, dataset)))
+    start = b"{" if dataset is None else b'{"dataset":%s,' % _encoder.encode(dataset)
+    rows = _together(batch, start, b"}\n")
+    if rows is None or rows.left_out:
+        return _encoder.encode_lines(list(_rows(batch, dataset)))
+    return rows.text
 
 
 def json_messages(batch: pa.RecordBatch, prefix: bytes = b"") -> list[bytes]:
     """One object per row, after `prefix`."""
-    encode = _encoder.encode
-    if prefix:
-        return [prefix + encode(row) for row in _rows(batch)]
-    return [encode(row) for row in _rows(batch)]
+    rows = _together(batch, prefix + b"{", b"}")
+    if rows is None:
+        return [prefix + _encoder.encode(row) for row in _rows(batch)]
+    messages = rows.each()
+    if rows.left_out:
+        others = [i for i, message in enumerate(messages) if not message]
+        for i, row in zip(others, _rows(batch.take(pa.array(others))), strict=True):
+            messages[i] = prefix + _encoder.encode(row)
+    return messages
+
+
+def _load() -> type[JsonRows]:
+    from collectors.serialisation.json_rows import JsonRows
+
+    JsonRows.compile()
+    return JsonRows
+
+
+def loading() -> Loading[type[JsonRows]]:
+    """One that has not begun."""
+    return Loading(_load, WORTH_ROWS)
+
+
+_loading = loading()
+
+
+def load() -> None:
+    """Load what encodes many rows together now, however few there are."""
+    _loading.load()
+
+
+def _together(batch: pa.RecordBatch, start: bytes, end: bytes) -> JsonRows | None:
+    """The rows encoded together, if they are many and it is loaded what does so."""
+    if batch.num_rows < FEW:
+        return None
+    together = _loading.loaded(lambda: batch.num_rows)
+    return None if together is None else together(batch, start, end)
 
 
 def _rows(batch: pa.RecordBatch, dataset: str | None = None) -> Iterator[msgspec.Struct]:

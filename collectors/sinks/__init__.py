@@ -58,10 +58,11 @@ SINKS = {
 
 
 def make_sink(name: str, *arguments: Any, **options: Any) -> Sink:
-    """The sink called `name`, built with its own arguments; its module is imported only now."""
-    if name not in SINKS:
+    """The sink called `name`, or one of your own as `module:Class`, built with its own arguments;
+    its module is imported only now."""
+    if name not in SINKS and ":" not in name:
         raise SinkError(f"sink {name!r} is unknown; choose from {', '.join(SINKS)}")
-    module, _, kind = SINKS[name].partition(":")
+    module, _, kind = SINKS.get(name, name).partition(":")
     sink: Sink = getattr(import_module(module), kind)(*arguments, **options)
     return sink
 

@@ -109,7 +109,7 @@ class KafkaSink(Sink):
             "enable.idempotence": True,
             "acks": "all",
             "partitioner": "murmur2_random",
-            "linger.ms": 5,
+            "linger.ms": 1,  # rows come in batches already
             # Every failure is reported; a call for every success would cost as much as sending.
             "delivery.report.only.error": True,
             "delivery.timeout.ms": int(self._delivery_s * 1000),

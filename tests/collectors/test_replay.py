@@ -215,7 +215,7 @@ def test_an_undecodable_frame_before_the_damage_is_told_first_when_strict(tmp_pa
 
 
 def test_the_compiled_scanner_changes_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(ready, "_loading", type(ready._loading)())
+    monkeypatch.setattr(ready, "_loading", ready.loading())
     assert ready.loaded([]) is None
     replay([BINANCE_DEMO], "binance", tmp_path / "without")
     ready.load()

@@ -112,8 +112,8 @@ def test_the_compiled_scanner_changes_nothing(exchange, request, tmp_path, monke
         path = tmp_path / "raw"
         frames = [frame for _, frame in request.getfixturevalue(f"{exchange}_frames")]
         write_frames(path, stamped(frames * 20))
-    monkeypatch.setattr(ready, "_loading", type(ready._loading)())
     monkeypatch.setattr(ready, "WORTH_BYTES", 1 << 40)
+    monkeypatch.setattr(ready, "_loading", ready.loading())
     replay([path], exchange, tmp_path / "without")
     ready.load()
     replay([path], exchange, tmp_path / "with")

@@ -268,7 +268,7 @@ def test_any_bytes(frames):
 
 
 def test_the_scanner_is_loaded_when_it_is_worth_it(monkeypatch):
-    loading = type(ready._loading)()
+    loading = ready.loading()
     monkeypatch.setattr(ready, "_loading", loading)
     assert ready.loaded([bytes(ready.WORTH_BYTES - 2), b"1"]) is None
     assert loading.thread is None
