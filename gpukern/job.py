@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +26,7 @@ from gpukern.piece import NO_ARENA, NO_TIME, Piece
 from gpukern.presence import FEW
 from gpukern.state import NULL_FLOAT, StepState, Symbols, pack
 from gpukern.tape import Tape
+from gpukern.tape_script import Script
 
 if TYPE_CHECKING:
     from gpukern.kernel import Kernel
@@ -48,6 +50,20 @@ class Made(NamedTuple):
     ref: tuple[int, int]
     places: tuple[int, ...]  # outputs of the plan
     read: bool
+
+
+class Found:
+    """What is the same for every job of a plan, and takes 10 ms to find for 40 steps."""
+
+    def __init__(self) -> None:
+        self.entries: dict[tuple[int, bool], tuple[Any, int, Any]] = {}
+        """Of steps, in row order or not: entry, address of the loop, and what keeps that there."""
+        self.scripts: dict[int, Script] = {}
+        """By number of threads."""
+
+
+# Addresses are of this process, so a plan must not carry them along.
+_found: WeakKeyDictionary[Plan, Found] = WeakKeyDictionary()
 
 
 class Job:
@@ -99,7 +115,7 @@ class Job:
         self.block = np.zeros(0)  # of all state rows
         self.tape: Tape | None = None
         self.long: Tape | None = None
-        self.entries: dict[int, tuple[Any, int]] = {}
+        self.found = _found.setdefault(plan, Found())
         self.taped = self.tapes
         self.jit = True
 
@@ -295,10 +311,12 @@ class Job:
     def entry(self, step: int) -> tuple[Any, int]:
         """The entry of a step, or of the group it leads, and the address of its loop, compiled or
         from the cache."""
-        if step not in self.entries:
+        in_rows = self.in_rows(step)
+        entries = self.found.entries
+        if (step, in_rows) not in entries:
             members = self.groups.get(step, (step,))
             templates = [self.plan.steps[n].template for n in members]
-            template, in_rows = templates[0], self.in_rows(step)
+            template = templates[0]
             loops = self._empty_arguments(step) if in_rows else self._loop_arguments(step)
             if len(members) > 1:
                 template = cpu_rank.shared(templates)
@@ -308,8 +326,16 @@ class Job:
             module = codegen.load(template.kernel, template.variant, template.text, loops)
             entry = cpu_entry.load([t.kernel for t in templates], in_rows=in_rows)
             ((name, arguments),) = loops.items()
-            self.entries[step] = entry, cpu_entry.address(getattr(module, name), arguments)
-        return self.entries[step]
+            loop = getattr(module, name)
+            entries[step, in_rows] = entry, cpu_entry.address(loop, arguments), loop
+        return entries[step, in_rows][:2]
+
+    def script(self) -> Script:
+        """What a tape of this job says."""
+        scripts = self.found.scripts
+        if self.threads not in scripts:
+            scripts[self.threads] = Script(self)
+        return scripts[self.threads]
 
     def _tape(self, n: int) -> Tape:
         """The tape for a batch of n rows."""

@@ -22,10 +22,10 @@ from gpukern.forms.cpu_play import FLAGS, FLOATS, SIGNS, WORDS, Rooms, Walk, pla
 from gpukern.frame import Result
 from gpukern.memory import empty
 from gpukern.piece import NO_ARENA
-from gpukern.tape_script import Script
 
 if TYPE_CHECKING:
     from gpukern.job import Job
+    from gpukern.tape_script import Script
 
 MOST = 1 << 14  # rows of a push; longer ones are walked through in stretches
 LEAST = 1 << 6  # rows that the first tape of a job has room for
@@ -46,7 +46,7 @@ class Tape:
         self.capacity = capacity
         self.symbols = min(capacity, max(job.capacity, 1))
         self.rooms = 2 if long and capacity <= TWICE else 1
-        self.script = script = Script(job)
+        self.script = script = job.script()
         self.tables = script.tables(self._lines(job, script))
         self.growing = {k for k, s in enumerate(job.states) if s.template.layout.arena_fields}
         self.parts = self.tables.steps[:, 4].copy()
