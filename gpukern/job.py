@@ -37,8 +37,10 @@ PIECE = 1 << 18
 RUN = 96
 MAX_PIECE = 1 << 19
 FEW_STEPS = 4  # so few columns fit the cache in longer pieces, which threads share better
-TRIAL = 1 << 16  # rows that show what steps cost
-WORTH_NS = 10.0  # a row: what costs less is bound by memory, which threads only share
+TRIAL = 1 << 16  # rows that show what steps cost, once as many have warmed the caches up
+# A row: below it threads that share one symbol's rows, step by step and through memory, take longer
+# than one that stays in its cache (measured for every kernel: they are level at 15 to 20).
+WORTH_NS = 18.0
 SAMPLE = 64  # of so many rows one says whose rows there are
 SHARE = 1 << 13  # rows of a batch below which threads do not pay
 
@@ -378,11 +380,12 @@ class Job:
         if self.long is None or not self.long.has_room(stretch, len(self.symbols)):
             self.long = Tape(self, stretch, long=True)
         done = 0
-        if pool is not None and n > 2 * TRIAL and self._has_one_long_run(n, slots):
+        if pool is not None and n > 4 * TRIAL and self._has_one_long_run(n, slots):
             pool = None
-            begin = perf_counter_ns()
             self.long.run(self, 0, TRIAL, slots, t, columns, results, pool)
-            done = TRIAL
+            begin = perf_counter_ns()
+            self.long.run(self, TRIAL, 2 * TRIAL, slots, t, columns, results, pool)
+            done = 2 * TRIAL
             if perf_counter_ns() - begin > WORTH_NS * TRIAL:
                 return done
         self.long.run(self, done, n, slots, t, columns, results, pool)

@@ -88,7 +88,7 @@ def test_threads_change_no_bit(name, symbols, monkeypatch):
         assert snapshot == seen[0][1]
 
 
-@pytest.mark.parametrize(("worth_ns", "rows"), [(0.0, ROWS - 512), (np.inf, 0)])
+@pytest.mark.parametrize(("worth_ns", "rows"), [(0.0, ROWS - 2 * 512), (np.inf, 0)])
 @pytest.mark.parametrize("symbol", [["A"], ["A", "A", "A", "B"]])
 def test_one_symbol_is_shared_when_it_is_worth_it(symbol, worth_ns, rows, monkeypatch):
     monkeypatch.setattr(job_module, "TRIAL", 512)
