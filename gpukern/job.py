@@ -39,7 +39,7 @@ MAX_PIECE = 1 << 19
 FEW_STEPS = 4  # so few columns fit the cache in longer pieces, which threads share better
 TRIAL = 1 << 16  # rows that show what steps cost, once as many have warmed the caches up
 # A row: below it threads that share one symbol's rows, step by step and through memory, take longer
-# than one that stays in its cache (measured for every kernel: they are level at 15 to 20).
+# than a tape does (measured for every kernel: they are level at 15 to 20).
 WORTH_NS = 18.0
 SAMPLE = 64  # of so many rows one says whose rows there are
 SHARE = 1 << 13  # rows of a batch below which threads do not pay
@@ -373,7 +373,7 @@ class Job:
         pool: ThreadPoolExecutor | None,
     ) -> int:
         """How many of the rows a tape has done: none if there is none, and only some if threads
-        had better share the rows of one symbol, which pieces do. If not, one thread is enough."""
+        had better share the rows of one symbol, which pieces do."""
         if not (n and self.taped and self.jit):
             return 0
         stretch = tape.stretch(len(self.symbols))
@@ -381,7 +381,6 @@ class Job:
             self.long = Tape(self, stretch, long=True)
         done = 0
         if pool is not None and n > 4 * TRIAL and self._has_one_long_run(n, slots):
-            pool = None
             self.long.run(self, 0, TRIAL, slots, t, columns, results, pool)
             begin = perf_counter_ns()
             self.long.run(self, TRIAL, 2 * TRIAL, slots, t, columns, results, pool)
