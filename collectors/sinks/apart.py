@@ -36,10 +36,14 @@ class SinkProcess(Sink):
 
     def __init__(self, kind: str, *arguments: Any, **options: Any) -> None:
         self._process: subprocess.Popen[bytes] | None = subprocess.Popen(
-            [sys.executable, "-m", "collectors.sinks.apart"],
+            # -P: what lies in the current directory must not stand for a module of Python's.
+            [sys.executable, "-P", "-m", "collectors.sinks.apart"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+            },
         )
         self.name = kind  # type: ignore[misc]
         self._failure: Exception | None = None

@@ -121,3 +121,11 @@ def test_process_ends_with_the_one_that_made_it(calls):
         parent.kill()
     assert select.select([process], [], [], GONE_S)[0] == [process]
     os.close(process)
+
+
+def test_modules_in_the_current_directory_are_not_taken_for_pythons(tmp_path, monkeypatch):
+    (tmp_path / "queue.py").write_text("raise ImportError('not that one')")
+    monkeypatch.chdir(tmp_path)
+    sink = SinkProcess("jsonl", tmp_path / "rows.jsonl")
+    fill(sink)
+    assert (tmp_path / "rows.jsonl").stat().st_size
