@@ -19,8 +19,6 @@ from collectors.serialisation.json_compiled import (
     write_rows,
 )
 
-Ints = NDArray[np.int64]
-
 
 class JsonRows:
     """The rows of a batch as text; those that were left out have none."""
@@ -41,21 +39,22 @@ class JsonRows:
         for i, column in enumerate(batch.columns):
             if column.null_count:
                 is_null[:, i] = _is_null(column)
-            if pa.types.is_dictionary(column.type):
+            kind = column.type
+            if pa.types.is_dictionary(kind):
                 names = [msgspec.json.encode(name) for name in column.dictionary.to_pylist()]
-                words[:, i] = _values(column.indices, np.dtype(np.int32))
+                words[:, i] = _words(column.indices)
                 words[:, i] += len(texts)
                 texts += names
                 kinds[i], room = NAME, room + max(map(len, names), default=0)
-            elif pa.types.is_floating(column.type):
-                words[:, i] = _values(column, np.dtype(np.float64)).view(np.int64)
-                kinds[i], room = REAL, room + LONGEST_NUMBER
-            elif pa.types.is_boolean(column.type):
-                words[:, i] = _values(column.cast(pa.int8()), np.dtype(np.int8))
+            elif pa.types.is_boolean(kind):
+                words[:, i] = _words(column.cast(pa.int8()))
                 kinds[i], room = TRUTH, room + len("false")
+            elif (is_real := pa.types.is_float64(kind)) or _is_whole(kind):
+                words[:, i] = _words(column)
+                kinds[i], room = REAL if is_real else WHOLE, room + LONGEST_NUMBER
             else:
-                words[:, i] = _values(column, np.dtype(f"i{column.type.bit_width // 8}"))
-                kinds[i], room = WHOLE, room + LONGEST_NUMBER
+                name = batch.schema.names[i]
+                raise TypeError(f"column {name!r}: {kind} is no type of canonical rows; cast it")
         spans = np.cumsum([0, *map(len, texts)], dtype=np.uint64)
         self._ends = np.empty(rows, np.int64)
         out = np.empty(rows * room + PADDING, np.uint8)
@@ -71,10 +70,14 @@ class JsonRows:
         return [text[begin:end] for begin, end in pairwise([0, *self._ends.tolist()])]
 
 
-def _values(column: pa.Array, kind: np.dtype) -> NDArray:  # type: ignore[type-arg]
-    """Anything where null."""
-    data = np.frombuffer(column.buffers()[1], kind, len(column) + column.offset)
-    return data[column.offset :]
+def _is_whole(kind: pa.DataType) -> bool:
+    return pa.types.is_signed_integer(kind) or pa.types.is_timestamp(kind)
+
+
+def _words(column: pa.Array) -> NDArray[np.signedinteger]:
+    """Its values, of doubles the bits; anything where null."""
+    kind = np.dtype(f"i{column.type.bit_width // 8}")
+    return np.frombuffer(column.buffers()[1], kind, len(column) + column.offset)[column.offset :]
 
 
 def _is_null(column: pa.Array) -> NDArray[np.bool_]:

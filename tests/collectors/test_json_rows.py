@@ -112,3 +112,10 @@ def test_it_is_loaded_when_it_is_worth_it(monkeypatch):
     loading.thread.join()
     assert loading.load() is JsonRows
     assert before == [json_messages(batch)] * 3
+
+
+@pytest.mark.parametrize("kind", [pa.float32(), pa.string(), pa.uint64()])
+def test_column_of_another_type_is_named_and_not_misread(kind):
+    batch = pa.record_batch({"price": pa.array([None], kind)})
+    with pytest.raises(TypeError, match=f"column 'price': {kind} is no type of canonical rows"):
+        JsonRows(batch, b"{", b"}")

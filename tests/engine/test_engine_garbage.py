@@ -56,3 +56,16 @@ def test_a_job_and_its_tapes_are_no_cycle(threads: int, monkeypatch: pytest.Monk
         assert gone() is None
     finally:
         gc.enable()
+
+
+def test_what_was_found_for_a_plan_goes_with_it() -> None:
+    """Addresses and scripts are kept beside plans, not in them: they must not keep them."""
+    plan = gk.Plan(gk.default_features())
+    plan.run(samples.market().select(plan.input_columns))
+    gone = weakref.ref(plan)
+    gc.disable()
+    try:
+        del plan
+        assert gone() is None
+    finally:
+        gc.enable()
