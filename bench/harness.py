@@ -70,6 +70,7 @@ def interleaved(
     for _ in range(warmups):
         for run in runs.values():
             run()
+            wait_until_idle()
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
@@ -78,7 +79,22 @@ def interleaved(
             result = run()
             seconds[name].append(time.perf_counter() - start)
             del result
+            wait_until_idle()
     return seconds
+
+
+def wait_until_idle(window_s: float = 0.1, share: float = 0.02, most_s: float = 3.0) -> None:
+    """Until this process has all but rested for a while.
+
+    Allocators give memory back to the system in threads of their own, for a second after a large
+    result is dropped. That is work of the run before, and would be charged to the next one.
+    """
+    deadline = time.perf_counter() + most_s
+    while time.perf_counter() < deadline:
+        before = time.process_time()
+        time.sleep(window_s)
+        if time.process_time() - before < share * window_s:
+            return
 
 
 def median(seconds: Sequence[float]) -> float:
