@@ -2,7 +2,7 @@
 
 import math
 
-from gpukern.kernel import boolean, fold, integer, min_periods, number, window
+from gpukern.kernel import boolean, composite, fold, integer, min_periods, number, window
 
 HALF_PI = 1.5707963267948966
 MEDIAN_SCALE = 1.4193583020224414  # π / (6 − 4√3 + π)
@@ -24,14 +24,44 @@ class realized_var:
         return s, math.sqrt(s)
 
 
-@fold("log_return", out="bipower_var",
-      params=[window(20, low=2), min_periods("2"), boolean("corrected", False)], first="window",
-      units="1", source="Barndorff-Nielsen & Shephard 2004; highfrequency rBPCov")  # fmt: skip
-class bipower_var:
-    """Bipower variation (π/2)·Σ abs(r_j)·abs(r_{j−1}) over the n − 1 products inside the window.
+def fewer(rows, less):
+    """A number of rows, or one for each symbol, less so many, but one at least; None stays."""
+    if isinstance(rows, dict):
+        return {symbol: max(n - less, 1) for symbol, n in rows.items()}
+    return None if rows is None else max(rows - less, 1)
 
-    Robust to jumps. ``corrected=True`` multiplies by n / (n − 1).
-    """
+
+def in_rows(window):
+    """Whether a window is of rows rather than of a duration."""
+    return not isinstance(next(iter(window.values())) if isinstance(window, dict) else window, str)
+
+
+@fold("log_return", out="bipower_var",
+      params=[window(19), min_periods(), boolean("corrected", False)], first="window + 1",
+      hidden=True)  # fmt: skip
+class products:
+    """Bipower variation from the products of successive rows, of which a window of n rows has
+    n − 1: a sum over a window that is shorter by a row."""
+
+    acc = "s"
+    series = "product"
+
+    def inner(log_return, prev_log_return):
+        return abs(log_return) * abs(prev_log_return)
+
+    def lift(product):
+        return product
+
+    def value(n, s, corrected):
+        factor = (n + 1.0) / n if corrected == 1 else 1.0
+        return HALF_PI * s * factor
+
+
+@fold("log_return", out="bipower_var",
+      params=[window("1m"), min_periods("2"), boolean("corrected", False)], first="window",
+      hidden=True)  # fmt: skip
+class products_inside:
+    """The same where it depends on times how many rows the window has."""
 
     acc = "first last s"
     zero = (NONE, NONE, 0.0)
@@ -56,14 +86,48 @@ class bipower_var:
         return HALF_PI * s * factor
 
 
-@fold("log_return", out="medrv", params=[window(20, low=3), min_periods("3")], first="window",
-      units="1",
-      source="Andersen, Dobrev & Schaumburg 2012; highfrequency rMedRVar")  # fmt: skip
-class medrv:
-    """Realised variance by medians: π/(6 − 4√3 + π)·n/(n − 2)·Σ med(three neighbouring abs r)².
+@composite("log_return", out="bipower_var",
+           params=[window(20, low=2), min_periods("2"), boolean("corrected", False)],
+           first="window", units="1",
+           source="Barndorff-Nielsen & Shephard 2004; highfrequency rBPCov")  # fmt: skip
+class bipower_var:
+    """Bipower variation (π/2)·Σ abs(r_j)·abs(r_{j−1}) over the n − 1 products inside the window.
 
-    The sum runs over the n − 2 triples inside the window. Robust to jumps and to zero returns.
+    Robust to jumps. ``corrected=True`` multiplies by n / (n − 1).
     """
+
+    def build(log_return, window, min_periods, corrected):
+        if in_rows(window):
+            window, min_periods = fewer(window, 1), fewer(min_periods, 1)
+            return products(log_return, window, min_periods=min_periods, corrected=corrected)
+        return products_inside(log_return, window, min_periods=min_periods, corrected=corrected)
+
+
+@fold("log_return", out="medrv", params=[window(18), min_periods()], first="window + 2",
+      hidden=True)  # fmt: skip
+class medians:
+    """Realised variance by the medians of three successive rows, of which a window of n rows has
+    n − 2: a sum over a window that is shorter by two rows."""
+
+    acc = "s"
+    series = "square"
+
+    def inner(log_return, prev_log_return, prev2_log_return):
+        a, b, c = abs(log_return), abs(prev_log_return), abs(prev2_log_return)
+        median = max(min(a, b), min(max(a, b), c))
+        return median * median + ((a - a) + (b - b) + (c - c))  # NaN of a NaN
+
+    def lift(square):
+        return square
+
+    def value(n, s):
+        return MEDIAN_SCALE * (n + 2.0) / n * s
+
+
+@fold("log_return", out="medrv", params=[window("1m"), min_periods("3")], first="window",
+      hidden=True)  # fmt: skip
+class medians_inside:
+    """The same where it depends on times how many rows the window has."""
 
     acc = "first second before last s"
     zero = (NONE, NONE, NONE, NONE, 0.0)
@@ -94,6 +158,22 @@ class medrv:
 
     def value(n, s):
         return MEDIAN_SCALE * n / (n - 2.0) * s
+
+
+@composite("log_return", out="medrv", params=[window(20, low=3), min_periods("3")], first="window",
+           units="1",
+           source="Andersen, Dobrev & Schaumburg 2012; highfrequency rMedRVar")  # fmt: skip
+class medrv:
+    """Realised variance by medians: π/(6 − 4√3 + π)·n/(n − 2)·Σ med(three neighbouring abs r)².
+
+    The sum runs over the n − 2 triples inside the window. Robust to jumps and to zero returns.
+    """
+
+    def build(log_return, window, min_periods):
+        if in_rows(window):
+            window, min_periods = fewer(window, 2), fewer(min_periods, 2)
+            return medians(log_return, window, min_periods=min_periods)
+        return medians_inside(log_return, window, min_periods=min_periods)
 
 
 @fold("log_return", out="riskmetrics_vol",
