@@ -214,12 +214,12 @@ def _to_slots(codes: np.ndarray, values: pa.Array, symbols: Symbols) -> np.ndarr
     if symbols.dictionary is None or not symbols.dictionary.equals(values):
         lookup = _looked_up(values, symbols)
     assert lookup is not None
-    new = np.zeros(len(lookup), np.bool_)
-    one = prim.mark_new(codes, lookup, new)
-    unseen = np.flatnonzero(new)
+    found = np.zeros(len(lookup), np.bool_)
+    one = prim.mark_codes(codes, found)
+    unseen = np.flatnonzero(found & (lookup < 0))
     if len(unseen):
         names = values if len(unseen) == len(values) else values.take(pa.array(unseen))
-        lookup[unseen] = [symbols.slot(name) for name in names.to_pylist()]
+        lookup[unseen] = symbols.slots_of(names.to_pylist())
     # A stream repeats its dictionary, which saves looking its thousands of symbols up each time.
     symbols.dictionary, symbols.lookup = values, lookup
     if one and len(codes):

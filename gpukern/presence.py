@@ -185,7 +185,7 @@ class Presence:
     ) -> None:
         pos = np.arange(lo, hi, dtype=np.uint32) if rows.pos is None else rows.pos[lo:hi]
         if self.skip or column.dtype == np.int64:
-            prim.to_dense(column[lo:hi], pos, dense)
+            prim.to_dense(column[lo:hi], pos, dense, len(rows.runs))
         else:
             prim.to_dense_nan(column[lo:hi], pos, domain, dense)
 

@@ -6,7 +6,7 @@ import json
 import math
 import struct
 import zlib
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,15 @@ class Symbols:
     def slot(self, symbol: Hashable) -> int:
         """The symbol's slot, given out on first sight."""
         return self.slots.setdefault(symbol, len(self.slots))
+
+    def slots_of(self, symbols: list[Hashable]) -> Sequence[int]:
+        """The slots of several symbols."""
+        if not self.slots:
+            self.slots = dict(zip(symbols, range(len(symbols)), strict=True))
+            if len(self.slots) == len(symbols):
+                return range(len(symbols))
+            self.slots = {}  # some are the same
+        return [self.slot(symbol) for symbol in symbols]
 
     def forget(self, known: int) -> None:
         """Take back the slots after the first ``known``."""

@@ -136,7 +136,7 @@ class Tape:
             lost=np.zeros((count, max(marks, 1)), np.int64),
             marked=np.zeros((count, max(marks, 1)), np.int64),
             masks=_cube(count, marks + classes, capacity, np.bool_),
-            found=np.zeros((count, classes, 4), np.int64),
+            found=np.zeros((count, classes, 5), np.int64),
             pos=_cube(count, classes, capacity, np.uint32),
             runs=_cube(count, classes, 4 * symbols, np.int64).reshape(count, classes, symbols, 4),
             at=np.zeros((count, max(len(script.gathers), 1)), np.int64),

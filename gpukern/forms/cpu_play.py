@@ -32,6 +32,7 @@ ABSENT, NULLS = STRIDE, RUNS  # of a line for a loop in row order, with bitmaps 
 NUMBER, MARK, CLASS, GATHER, STEP, BACK, MAP = range(7)  # tasks
 FLOATS, WORDS, FLAGS, SIGNS = range(4)  # results: as they are, or packed to bits or bytes
 SAME, OWN_RUNS, OWN_ROWS, MASK = range(4)  # of ``found``, for each class
+SYMBOLS = 4  # of ``found`` for the class of all rows: symbols that may have rows
 IN_ORDER = 1  # instead of the mask of the class of all rows: its positions count up
 UNKNOWN, FULL = -1, -2  # of ``complete``; else the class on all rows of which a result is there
 
@@ -210,7 +211,7 @@ def _do(who, task, k, lo, n, skip, null, tables, rooms, walk):
     elif kind == MARK:
         _mark(index, room, lo, n, tables, rooms)
     elif kind == CLASS:
-        _class(index, room, n, tables, rooms)
+        _class(index, room, lo, n, tables, rooms, walk)
     elif kind == GATHER:
         _gather(index, room, lo, n, skip, tables, rooms)
     elif kind == MAP:
@@ -241,7 +242,7 @@ def _number(room, lo, n, rooms, walk):
     found[SAME], found[OWN_ROWS] = 0, n
     if len(walk.slots) == 1:
         touched[0] = walk.slots[0]
-        found[OWN_RUNS] = 1
+        found[OWN_RUNS] = found[SYMBOLS] = 1
         runs[0, 0], runs[0, 1], runs[0, 2], runs[0, 3] = touched[0], 0, n, 0
         if found[MASK] != IN_ORDER:  # else they are as they were on the stretch before
             found[MASK] = IN_ORDER
@@ -250,10 +251,31 @@ def _number(room, lo, n, rooms, walk):
                 rooms.local[room, i] = 0
         return
     found[MASK] = 0
-    local = rooms.local[room, :n]
-    found[OWN_RUNS] = prim.number_symbols(walk.slots[lo : lo + n], walk.seen, local, touched)
+    symbols = _by_slot(n, walk)
+    if symbols:
+        for slot in range(symbols):
+            touched[slot] = slot
+    else:
+        local = rooms.local[room, :n]
+        symbols = prim.number_symbols(walk.slots[lo : lo + n], walk.seen, local, touched)
+    found[SYMBOLS] = symbols
+    local = _local(room, lo, n, rooms, walk)
     every = np.empty(0, np.bool_)
-    prim.index_rows(local, touched[: found[OWN_RUNS]], every, True, pos[:n], runs)
+    found[OWN_RUNS] = prim.index_rows(local, touched[:symbols], every, True, pos[:n], runs)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _by_slot(n, walk):
+    """How many symbols there are, should so many rows be counted by slot rather than numbered."""
+    return len(walk.seen) if len(walk.seen) <= n else 0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _local(room, lo, n, rooms, walk):
+    """The number of each row's symbol among those of the stretch."""
+    if len(walk.slots) > 1 and _by_slot(n, walk):
+        return walk.slots[lo : lo + n]
+    return rooms.local[room, :n]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -280,7 +302,7 @@ def _mark(m, room, lo, n, tables, rooms):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _class(c, room, n, tables, rooms):
+def _class(c, room, lo, n, tables, rooms, walk):
     """The rows of a class: all, those of an earlier class, or others, which are numbered."""
     found = rooms.found[room, c]
     found[SAME] = 0
@@ -316,10 +338,8 @@ def _class(c, room, n, tables, rooms):
                 return
     found[SAME] = c
     touched, runs = rooms.touched[room], rooms.runs[room, c]
-    symbols = rooms.found[room, 0, OWN_RUNS]
-    some = prim.index_rows(
-        rooms.local[room, :n], touched[:symbols], mask, False, rooms.pos[room, c, :n], runs
-    )
+    local, symbols = _local(room, lo, n, rooms, walk), rooms.found[room, 0, SYMBOLS]
+    some = prim.index_rows(local, touched[:symbols], mask, False, rooms.pos[room, c, :n], runs)
     found[OWN_RUNS] = some
     found[OWN_ROWS] = runs[some - 1, 2] if some else 0
 
@@ -354,10 +374,11 @@ def _gather(g, room, lo, n, skip, tables, rooms):
         for i in range(n):
             floats[pos[i]] = column[i] if column[i] != NULL_INT else np.nan
     elif as_it_is:
-        prim.to_dense(column, pos, carray(words_at(to), (rows + 1,)))
+        dense = carray(words_at(to), (rows + 1,))
+        prim.to_dense(column, pos, dense, rooms.found[room, c, OWN_RUNS])
     else:
-        values, dense = carray(floats_at(at), (n,)), carray(floats_at(to), (rows + 1,))
-        prim.to_dense_nan(values, pos, gather[5], dense)
+        values, own_dense = carray(floats_at(at), (n,)), carray(floats_at(to), (rows + 1,))
+        prim.to_dense_nan(values, pos, gather[5], own_dense)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

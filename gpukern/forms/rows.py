@@ -7,9 +7,13 @@ what a kernel sees; with a null after its last element ``dense[pos]`` is a resul
 """
 
 import math
+from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import njit
+from numba.core import types
+from numba.extending import intrinsic
 
 ANY, POSITIVE, NON_NEGATIVE = 0, 1, 2
 NULL_INT = -(2**63)
@@ -17,6 +21,10 @@ ONE = np.uint64(1)
 INFINITY = np.uint64(0x7FF0_0000_0000_0000)  # the word of a float
 # Float null of nan_policy='propagate', where NaN is a value: a quiet NaN with this payload.
 NULL_BITS = 0x7FF8_6E75_6C6C_0001
+# Rows by which a write is announced where it goes to one of many places in turn: with more than
+# MANY symbols their lines are in the second cache at best, and writes would wait for each other.
+AHEAD = 96
+MANY = 256
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -82,14 +90,17 @@ def mark_missing_int(column, keep):
 
 
 @njit(cache=True, nogil=True)
-def mark_new(codes, lookup, new):
-    """new[c] = True for dictionary codes that occur without a slot; are all codes the same?"""
+def mark_codes(codes, found):
+    """found[c] = True for dictionary codes that occur; are all codes the same?"""
     differ = 0
-    for i in range(len(codes)):
-        differ |= codes[i] ^ codes[0]
+    for begin in range(0, len(codes), 4096):
+        block = codes[begin : begin + 4096]
+        for i in range(len(block)):
+            differ |= block[i] ^ codes[0]
+        if differ:
+            break
     for i in range(len(codes) if differ else min(1, len(codes))):
-        if lookup[codes[i]] < 0:
-            new[codes[i]] = True
+        found[codes[i]] = True
     return differ == 0
 
 
@@ -170,10 +181,33 @@ def index_rows(local, touched, keep, every, pos, runs):
     return found
 
 
+def _will_write(typing: Any, array: Any, at: Any) -> Any:
+    """Fetch the line of ``array[at]``, which will be written soon."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(array)(context, builder, arguments[0]).data
+        word, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        line = builder.bitcast(builder.gep(data, [arguments[1]]), byte)
+        write, near, of_data = word(1), word(3), word(1)
+        builder.call(prefetch, [line, write, near, of_data])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
+
+
+will_write: Any = intrinsic(_will_write)
+
+
 @njit(cache=True, nogil=True)
-def to_dense(column, pos, dense):
+def to_dense(column, pos, dense, symbols):
     """dense[pos[i]] = column[i]; rows that do not exist end up after the last element."""
-    for i in range(len(pos)):
+    early = max(0, len(pos) - AHEAD) if symbols > MANY else 0
+    for i in range(early):
+        will_write(dense, pos[i + AHEAD])
+        dense[pos[i]] = column[i]
+    for i in range(early, len(pos)):
         dense[pos[i]] = column[i]
 
 

@@ -12,7 +12,7 @@ from gpukern.forms.rows import (
     NULL_INT,
     POSITIVE,
     all_present,
-    mark_new,
+    mark_codes,
     number_symbols,
 )
 from gpukern.memory import empty
@@ -67,13 +67,14 @@ def test_symbols_of_a_batch_are_numbered_in_the_order_of_their_slots(capacity: i
 
 
 @pytest.mark.parametrize(
-    ("codes", "alike", "unseen"),
-    [([], True, []), ([3, 3], True, [3]), ([1, 1], True, []), ([1, 3, 0], False, [0, 3])],
-)
-def test_codes_without_a_slot_are_found(codes: list[int], alike: bool, unseen: list[int]) -> None:
-    lookup, new = np.array([-1, 5, -1, -1], np.int32), np.zeros(4, np.bool_)
-    assert mark_new(np.array(codes, np.int32), lookup, new) == alike
-    assert np.flatnonzero(new).tolist() == unseen
+    ("codes", "alike", "occur"),
+    [([], True, []), ([3, 3], True, [3]), ([1, 3, 0], False, [0, 1, 3]),
+     ([2] * 5_000 + [1], False, [1, 2])],
+)  # fmt: skip
+def test_codes_that_occur_are_found(codes: list[int], alike: bool, occur: list[int]) -> None:
+    found = np.zeros(4, np.bool_)
+    assert mark_codes(np.array(codes, np.int32), found) == alike
+    assert np.flatnonzero(found).tolist() == occur
 
 
 @pytest.mark.parametrize(
