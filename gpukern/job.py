@@ -169,6 +169,8 @@ class Job:
         """The whole carried state as bytes that depend on the rows pushed, not on their cuts."""
         self.settle()
         count = len(self.symbols)
+        for n, state in enumerate(self.states):
+            self._add_up(n, state.owed(count))
         arrays = [self.last[:count]]
         parts = []
         for state in self.states:
@@ -200,6 +202,18 @@ class Job:
             for n in self.groups[first][1:]:
                 self.states[n].rows.view(np.int64)[:] = self.states[first].rows.view(np.int64)
         self.behind.clear()
+
+    def _add_up(self, n: int, slots: np.ndarray) -> None:
+        """Have a step's loop do what it left undone in these states: it does so without rows."""
+        if not len(slots):
+            return
+        self.compile(n)
+        state = self.states[n]
+        runs = np.zeros((len(slots), 4), np.int64)
+        runs[:, 0] = slots
+        ((_, arguments),) = self._loop_arguments(n).items()
+        arguments[:4] = runs, state.parameters, state.stride, state.rows
+        self.modules[n].run(*arguments)
 
     # -- input ----------------------------------------------------------------------------
 

@@ -100,14 +100,6 @@ class Run:
         rows = int(self.state.rows.view(np.int64)[self.slot, self.layout.index("rows")])
         return rows + row - self.lo
 
-    @property
-    def lags(self) -> int:
-        """How many previous rows the kernel looks at beside its window."""
-        names = [n for n, _ in self.layout.header]
-        return (any(n.startswith("prev_") for n in names)) + any(
-            n.startswith("prev2_") for n in names
-        )
-
     def adopt(self, chunk: Chunk) -> None:
         """The state of the last chunk becomes the symbol's."""
         mine = self.state.rows.view(np.int64)[self.slot]
@@ -179,7 +171,7 @@ def _rebuild(run: Run, cuts: list[int], pool: Executor) -> bool:
 
 def _rebuild_from(run: Run, lo: int) -> int | None:
     """The row to start from so that row ``lo`` finds its exact state, or None if not here."""
-    variant, values, lags = run.template.variant, run.values, run.lags
+    variant, values, lags = run.template.variant, run.values, run.layout.lags
     if variant == "map":
         return lo
     if variant in ("map_time", "rank_time", "rank_time_before"):
@@ -209,7 +201,7 @@ def _fold_all(run: Run, cuts: list[int], pool: Executor) -> bool:
     ints = run.state.rows.view(np.int64)[run.slot]
     done = int(ints[layout.index("o")])
     number = int(ints[layout.index("rows")])
-    if number < run.lags or number == 0:
+    if number < run.layout.lags or number == 0:
         return False  # the first rows of a symbol are few; the next piece is shared
     # Move the borders to where a block begins.
     full = [cuts[0], *(c + (BLOCK - (done + c - cuts[0]) % BLOCK) % BLOCK for c in cuts[1:-1])]

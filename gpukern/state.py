@@ -18,7 +18,8 @@ from gpukern.forms import rows as prim
 from gpukern.forms.cpu import Template
 from gpukern.kernel import Kernel, Param
 
-MAGIC = b"GKSTATE1"
+MAGIC = b"GKSTATE2"
+WINDOW_SUMS = "fold_rows"  # the variant whose loop may leave sums undone (``cpu_fold.py``)
 NULL_FLOAT = {
     "skip": math.nan,
     "propagate": struct.unpack("<d", struct.pack("<q", prim.NULL_BITS))[0],
@@ -210,6 +211,8 @@ class StepState:
         rows = self.rows[:count].view(np.int64).copy()
         if self.kernel.form == "rank" and not self.template.layout.arena_fields:
             self._put_in_order(rows.view(np.float64))
+        if self.template.variant == WINDOW_SUMS:
+            self._forget_stale(rows)
         if not self.template.layout.arena_fields:
             return [rows]
         regions = [self._region(rows, slot) for slot in range(count)]
@@ -221,12 +224,42 @@ class StepState:
     def _put_in_order(self, rows: np.ndarray) -> None:
         """Windows that are marked as out of order (``forms/cpu_lowest.py``)."""
         at = self.template.layout.size
-        word = 1 + [p.name for p in self.kernel.params].index("window")
-        windows = self.parameters.view(np.int64)[:, word]
-        for slot, row in enumerate(rows):
-            window = int(windows[slot * self.stride])
+        for row, window in zip(rows, self._windows(len(rows)).tolist(), strict=True):
             if np.isnan(row[at + window]):
                 row[at + window : at + 2 * window] = np.sort(row[at : at + window])
+
+    def _windows(self, count: int) -> np.ndarray:
+        """The window of each of the first slots."""
+        word = 1 + [p.name for p in self.kernel.params].index("window")
+        windows = self.parameters.view(np.int64)[:, word]
+        return windows[:count] if self.stride else np.full(count, windows[0])
+
+    def _sums(self, rows: np.ndarray, window: int) -> np.ndarray:
+        """Of a window in rows: its sums of the block before, by slot, row and field."""
+        parts = len(self.kernel.fields["acc"])
+        end = self.template.layout.size + self.template.layout.ring_words({"window": window})
+        return rows[:, end - parts * window : end].reshape(len(rows), window, parts)
+
+    def owed(self, count: int) -> np.ndarray:
+        """Of the first slots those whose loop has left sums undone."""
+        if self.template.variant != WINDOW_SUMS:
+            return np.zeros(0, np.int64)
+        windows, last = self._windows(count), np.zeros(count)
+        for window in np.unique(windows).tolist():
+            own = windows == window
+            last[own] = self._sums(self.rows[:count][own], window)[:, -1, 0]
+        return np.flatnonzero(np.isnan(last))
+
+    def _forget_stale(self, rows: np.ndarray) -> None:
+        """Sums that no row will read again depend on how rows were cut into runs."""
+        windows, done = self._windows(len(rows)), rows[:, self.template.layout.index("rows")]
+        for window in np.unique(windows).tolist():
+            own = np.flatnonzero(windows == window)
+            k = np.maximum(done[own] - self.template.layout.lags, 0)
+            read = np.where(k % window == 0, window * (k > 0), k % window)
+            some = rows[own]
+            self._sums(some, window)[np.arange(window) < read[:, None]] = 0
+            rows[own] = some
 
     def _region(self, rows: np.ndarray, slot: int) -> list[np.ndarray]:
         """Live parts of one slot's arena fields; rewrites its header words to match."""

@@ -18,6 +18,7 @@ with blocks of ``BLOCK`` rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,9 +90,9 @@ def excludes_current(kernel: Kernel, params: dict[str, Any]) -> bool:
 
 
 def _begin(
-    kernel: Kernel, title: str, scratch: list[str], ring: str = "", others: str = ""
+    kernel: Kernel, title: str, scratch: list[str], ring: Sequence[str] = (), others: str = ""
 ) -> Source:
-    """The head of a loop. ``ring``: the words (from, to) of a state row that will be needed.
+    """The head of a loop. ``ring``: stretches (from, to) of a state row that will be needed.
 
     ``others`` are the arguments of more kernels that the loop serves.
     """
@@ -111,10 +112,11 @@ def _begin(
     s.block(f"for z in range(r, min(r + {AHEAD}, runs.shape[0])):")
     s("slot = runs[z, 0]", "touched += st[slot, 0]")
     if ring:
-        # All of a small state row (a block that closes reads all of it), else around the entry.
         at = [p.name for p in kernel.params].index("window") + 1
-        s(f"span = pari[slot * stride, {at}]", f"first, last = {ring}")
-        s("for w in range(first, min(last, st.shape[1]), 8):", "    touched += st[slot, w]")
+        s(f"span = pari[slot * stride, {at}]")
+        for stretch in ring:
+            s(f"first, last = {stretch}")
+            s("for w in range(first, min(last, st.shape[1]), 8):", "    touched += st[slot, w]")
     s.end(2)
     s("slot = runs[r, 0]", "lo = runs[r, 1]", "hi = runs[r, 2]", "emit = runs[r, 3]")
     _load_parameters(s, kernel)

@@ -19,6 +19,8 @@ from gpukern.kernel import Kernel
 
 # The row in a chunk. A signed index could count from the end; the compiler would not see a stride.
 AT = "np.uint64(j)"
+SMALL = 256  # words of the rows of a window that are asked for at once
+OWED = "kept[{at}] != kept[{at}]"
 
 
 class Fold:
@@ -240,25 +242,27 @@ def rows(kernel: Kernel, before: bool) -> Template:
     layout.add(f"c{x}" for x in fold.centred)
     cpu._add_lags(layout, fold.lags)
     raw, parts = len(fold.kept), len(fold.acc)
-    width = raw + parts
-    # Per symbol and offset in the block, side by side so that a short run touches few cache lines:
-    # the row (once it has come) and the sum of the rows after it (``before``: from it on) in the
-    # block before; that is the identity until a block has closed.
-    layout.ring_words = lambda v: width * v["window"]
-    at = f"{layout.size} + max(sti[slot, 0] - {len(fold.lags)}, 0) % span * {width}"
-    entry = f"(0, {width} * span) if {width} * span <= 128 else ({at}, {at} + 24)"
+    # Per symbol for each offset in the block: the row, once it has come; then the sum of the rows
+    # after it (``before``: from it on) in the block before, the identity until a block has closed.
+    layout.ring_words = lambda v: (raw + parts) * v["window"]
+    lazy = not before
     wide = cpu_wide.fits(fold, "value")
     scratch = fold.scratch() + (cpu_wide.SCRATCH if wide else [])
-    s = cpu._begin(kernel, "fold over a window in rows", scratch, entry)
+    if lazy:
+        scratch.append("room = np.empty(0)")
+    s = cpu._begin(kernel, "fold over a window in rows", scratch, _entry(fold, layout, raw, parts))
     s("span = p_window", *layout.load())
-    s(f"ring = st[slot, {layout.size} : {layout.size} + {width} * span]")
+    s(f"ring = st[slot, {layout.size} : {layout.size} + {raw} * span]")
+    s(f"kept = st[slot, {layout.size} + {raw} * span : {layout.size} + {raw + parts} * span]")
     s.block("if rows == 0:")
     s(*fold.reset())
     s.block("for j in range(span):")
-    s(*(f"ring[j * {width} + {raw + n}] = {z}" for n, z in enumerate(fold.zero)))
+    s(*(f"kept[j * {parts} + {n}] = {z}" for n, z in enumerate(fold.zero)))
     s.end(2)
     fold.skip_first_rows(s)
-    s(f"k = rows - {len(fold.lags)}", "o = k % span", "i = lo")
+    s(f"k = rows - {len(fold.lags)}", "o = k % span", "i = lo", "sums = kept")
+    if lazy:
+        _owed(s, fold, raw, parts)
     if wide:
         # Whole blocks whose block before is among these rows; the last row is left to the
         # ordinary loop, which leaves the state behind.
@@ -275,7 +279,7 @@ def rows(kernel: Kernel, before: bool) -> Template:
     if wide:
         s.block("if blocks > 0 and i <= abreast:")
         s.block("if i == abreast:")
-        cpu_wide.rows(s, fold, before, width)
+        cpu_wide.rows(s, fold, before)
         s("continue").end()
         s("size = min(size, abreast - i)").end()
     s.block("while q < size:")
@@ -285,27 +289,26 @@ def rows(kernel: Kernel, before: bool) -> Template:
     s.block("if k + q > 0:")
     s(*fold.reset())
     s.block("for j in range(span - 1, -1, -1):")
-    own = [f"ring[j * {width} + {raw + n}]" for n in range(parts)]
-    save = [f"{at} = {a}" for at, a in zip(own, fold.acc, strict=True)]
+    save = [f"sums[j * {parts} + {n}] = {a}" for n, a in enumerate(fold.acc)]
     if not before:
         s(*save)
-    s(*(f"{x} = ring[j * {width} + {n}]" for n, x in enumerate(fold.kept)))
+    s(*(f"{x} = ring[j * {raw} + {n}]" for n, x in enumerate(fold.kept)))
     s(*fold.lift("0"))
     s(*fold.join(["e_" + a for a in fold.acc], list(fold.acc), list(fold.acc)))
     if before:
         s(*save)
     s.end(2)
     s(*fold.reset()).end()
-    s(f"part = ring[o * {width} : (o + m) * {width}]")
+    s(f"part = ring[o * {raw} : (o + m) * {raw}]", f"past = sums[o * {parts} : (o + m) * {parts}]")
     s(*(f"to_{n} = all_{n}[q : q + m]" for n in [*fold.totals, *fold.inner_out]))
     s.block("for j in range(m):")
     s(*fold.row("j"), *fold.lift("j"))
     tot = [f"tot_{a}" for a in fold.acc]
-    own = [f"part[j * {width} + {raw + n}]" for n in range(parts)]
+    own = [f"past[j * {parts} + {n}]" for n in range(parts)]
     joined = fold.join(own, list(fold.acc), tot)
     s(*(joined + fold.prefix() if before else fold.prefix() + joined))
     s(*fold.keep_totals(tot, "j", "to_"))
-    s(*(f"part[j * {width} + {n}] = {x}" for n, x in enumerate(fold.kept)))
+    s(*(f"part[j * {raw} + {n}] = {x}" for n, x in enumerate(fold.kept)))
     s(*fold.shift("j")).end()
     s("o += m", "q += m", "if o == span:", "    o = 0").end()
     _emission(s, fold, "min(k + j, span)" if before else "min(k + j + 1, span)")
@@ -314,6 +317,40 @@ def rows(kernel: Kernel, before: bool) -> Template:
     s(*layout.store())
     name = "fold_rows" + ("_before" if before else "")
     return Template(kernel, name, cpu._text(s), layout, fold.uses_time, "window")
+
+
+def _entry(fold: Fold, layout: Layout, raw: int, parts: int) -> list[str]:
+    """The words of a state row that a run reads first: all rows of a small window."""
+    at = f"max(sti[slot, 0] - {len(fold.lags)}, 0) % span"
+    begin = f"{layout.size} + {raw} * span"
+    rows = f"({layout.size}, {begin}) if {raw} * span <= {SMALL} else "
+    rows += f"({layout.size} + {at} * {raw}, {layout.size} + {at} * {raw} + 24)"
+    return [rows, f"{begin} + {at} * {parts}, {begin} + {at} * {parts} + 1"]
+
+
+def _owed(s: Source, fold: Fold, raw: int, parts: int) -> None:
+    """Sums of the block before for this run alone, if it is long enough to be worth it.
+
+    They are most of a state row, and with thousands of symbols the rows go through memory: the
+    sums are made again from the rows of the block before, which the ring still has. NaN in the
+    place of the last sum, which is of no rows, says that the state lacks them (``OWED``); a run of
+    no rows makes them (``Job.settle``).
+    """
+    acc = [f"u_{a}" for a in fold.acc]
+    s(f"owed = {OWED.format(at=f'(span - 1) * {parts}')}", "brief = hi - lo <= span // 2")
+    s.block("if owed or not brief:")
+    s.block("if not brief:")
+    s(f"if len(room) < {parts} * span:", f"    room = np.empty({parts} * span)", "sums = room")
+    s(f"kept[(span - 1) * {parts}] = np.nan").end()
+    s.block("if k < span:")
+    s.block("for j in range(span):")
+    s(*(f"sums[j * {parts} + {n}] = {z}" for n, z in enumerate(fold.zero))).end(2)
+    s.block("elif o > 0:")
+    s(*(f"{a} = {z}" for a, z in zip(acc, fold.zero, strict=True)))
+    s.block("for j in range(span - 1, o - 1, -1):")
+    s(*(f"sums[j * {parts} + {n}] = {a}" for n, a in enumerate(acc)))
+    s(*(f"{x} = ring[j * {raw} + {n}]" for n, x in enumerate(fold.kept)))
+    s(*fold.lift("0"), *fold.join(["e_" + a for a in fold.acc], acc, acc)).end(3)
 
 
 def _suffixes(s: Source, fold: Fold, length: str, start: str = "0") -> None:

@@ -4,7 +4,8 @@ The lowest values of a window are among the lowest of two stretches that meet at
 up to it that are still in the window, and those after it. Each stretch grows by a row at a time,
 which takes a minimum and a maximum for each value kept; joining two of them takes half a sorting
 network. A run is cut into blocks that go abreast as in ``cpu_wide``, each beside the window before
-it. Order statistics are values of the window, so the bits are those of the sorted window.
+it; short runs of as many symbols go abreast whole. Order statistics are values of the window, so
+the bits are those of the sorted window.
 
 The window is not in order afterwards. NaN in the place of its lowest value says so (``UNSORTED``);
 whoever needs the order makes it from the ring (``StepState.dump`` too).
@@ -23,7 +24,9 @@ KEPT = LANES  # values, so that a row's are one square's side
 ROWS, BEFORE, UP_TO, FROM, LOW, COUNT = 0, 1, 2, 2 + KEPT, 2 + 2 * KEPT, 2 + 3 * KEPT
 VALUES = COUNT + 1  # of each output
 LEAST = 2 * LANES  # rows of a run; with fewer, most of the time goes into the window before it
-SCRATCH = ["wide = np.empty(0)", "line = np.empty(0)"]
+SCRATCH = [
+    "wide = np.empty(0)", "line = np.empty(0)", f"firsts = np.empty({LANES}, np.int64)", "past = 0"
+]  # fmt: skip
 UNSORTED = "kept[0] != kept[0]"
 
 
@@ -45,6 +48,53 @@ def reach(kernel: Kernel) -> str:
     return invoke(kernel.functions["reach"], "reach", scope)
 
 
+def together(s: Source, kernel: Kernel, ring: int) -> None:
+    """Lines at the head of a run: it and the next go abreast, a symbol in each lane, if they can.
+
+    Most of the time for a short run goes into the window before it, which then is walked through
+    once instead of once for each lane. ``ring`` is where a state's window begins.
+    """
+    name = kernel.inputs[0].name
+    s("if r < past:", "    continue")
+    within = f"{SHORTEST} <= window <= {LONGEST}"
+    s.block(f"if r % {LANES} == 0 and r + {LANES} <= runs.shape[0] and stride == 0 and {within}:")
+    s(f"most = {reach(kernel)}", f"odd = 0 if most < {KEPT} else 1", "length = total = 0")
+    s.block(f"for z in range(r, r + {LANES}):")
+    s("size = runs[z, 2] - runs[z, 1]", "total += size", "length = max(length, size)")
+    s("whole = sti[runs[z, 0], 0] >= window and sti[runs[z, 0], 1] == window")
+    s("odd += 0 if whole and runs[z, 3] == runs[z, 1] else 1").end()
+    s.block(f"if odd == 0 and {LANES * SHORTEST} <= total and length <= window:")
+    _room(s, kernel)
+    s(f"length = max(length, {LANES})", "width = window + length")
+    # In each line of ``width`` the window before, oldest first, and the rows; the last is repeated.
+    s.block(f"for z in range({LANES}):")
+    s("at, size = z * width, runs[r + z, 2] - runs[r + z, 1]")
+    s(f"before = st[runs[r + z, 0], {ring} : {ring} + window]")
+    s("q = sti[runs[r + z, 0], 0] % window")
+    s("line[at : at + window - q] = before[q:]")
+    s("line[at + window - q : at + window] = before[:q]")
+    s("at += window", "x = 0.0", f"now = in_{name}[runs[r + z, 1] : runs[r + z, 2]]")
+    s("for j in range(size):", "    x = now[j] + 0.0", "    odd += 1 if x != x else 0")
+    s("    line[at + j] = x", "for j in range(size, length):", "    line[at + j] = x").end()
+    s.block("if odd == 0:")
+    s(*(f"firsts[{lane}] = {lane} * width + window" for lane in range(LANES)))
+    s(f"abreast({arguments(kernel)})")
+    s.block(f"for z in range({LANES}):")
+    s("slot, at, size = runs[r + z, 0], z * width + window, runs[r + z, 2] - runs[r + z, 1]")
+    s("q = sti[slot, 0] % window", "first = min(size, window - q)")
+    s(f"before = st[slot, {ring} : {ring} + window]")
+    s("before[q : q + first] = line[at : at + first]")
+    s("before[: size - first] = line[at + first : at + size]")
+    s(f"st[slot, {ring} + window] = np.nan", "sti[slot, 0] += size").end()
+    starts = ", ".join(f"{lane} * width" for lane in range(LANES))
+    for n in range(len(kernel.outputs)):
+        s(f"from_lanes(line, {starts}, wide, {(VALUES + n) * PART}, length)")
+        s.block(f"for z in range({LANES}):")
+        s(f"to, of = out_{n}[runs[r + z, 1] : runs[r + z, 2]], line[z * width :]")
+        s("for j in range(len(to)):", "    to[j] = of[j]").end()
+    s(f"past = r + {LANES}", "continue").end(3)
+
+
 def start(s: Source, kernel: Kernel) -> None:
     """Lines before the rows: ``attempt`` is the row from which on they go abreast, −1 if none."""
     s("attempt = -1")
@@ -59,8 +109,7 @@ def rows(s: Source, kernel: Kernel) -> None:
     firsts = [f"min({lane} * length, size - length)" for lane in range(LANES)]
     s("attempt = -1")
     s.block("if n == window:")
-    s("if wide.size == 0:", f"    wide = np.empty({(VALUES + len(kernel.outputs)) * PART})")
-    s(f"    line = np.empty({(LANES + 1) * LONGEST})")
+    _room(s, kernel)
     # A line: the window before, oldest first, and the rows.
     s("line[: window - q] = ring[q:]", "line[window - q : window] = ring[:q]")
     s(f"rounds = (hi - i + {LANES} * window - 1) // ({LANES} * window)", "odd = 0")
@@ -70,20 +119,47 @@ def rows(s: Source, kernel: Kernel) -> None:
     s("x = now[j] + 0.0", "odd += 1 if x != x else 0", "line[window + j] = x").end()
     s.block("if odd == 0:")
     s(f"length = max((size + {LANES - 1}) // {LANES}, {LANES})")
-    s(*(f"from_{lane} = window + {first}" for lane, first in enumerate(firsts)))
-    lanes = [f"from_{lane}" for lane in range(LANES)]
-    s(f"to_lanes(wide, {ROWS * PART}, line, {', '.join(lanes)}, length)")
-    older = ", ".join(f"{first} - window" for first in lanes)
-    s(f"to_lanes(wide, {BEFORE * PART}, line, {older}, window)")
-    _extremes(s)
-    if "within" in wanted(kernel, "value"):
-        _count(s)
-    _values(s, kernel, ", ".join(f"{first} - window + i" for first in lanes))
+    s(*(f"firsts[{lane}] = window + {first}" for lane, first in enumerate(firsts)))
+    s(f"abreast({arguments(kernel)})")
+    told = ", ".join(f"firsts[{lane}] - window + i" for lane in range(LANES))
+    for n in range(len(kernel.outputs)):
+        s(f"from_lanes(out_{n}, {told}, wide, {(VALUES + n) * PART}, length)")
     s("i += size", "rows += size", "rounds -= 1")
     s("for j in range(window):", "    line[j] = line[size + j]").end(2)
     s("q = rows % window")
     s("ring[q:] = line[: window - q]", "ring[:q] = line[window - q : window]")
     s("kept[0] = np.nan", "ready = False").end()
+
+
+def _room(s: Source, kernel: Kernel) -> None:
+    s("if wide.size == 0:", f"    wide = np.empty({(VALUES + len(kernel.outputs)) * PART})")
+    s(f"    line = np.empty({2 * LANES * LONGEST})")
+
+
+def arguments(kernel: Kernel) -> str:
+    """Of the function ``abreast``."""
+    own = "".join(f", p_{p.name}" for p in kernel.params if p.name != "window")
+    return f"wide, line, firsts, length, window, most, null{own}"
+
+
+def function(kernel: Kernel) -> str:
+    """The text of ``abreast``: the outputs of rows in lanes, side by side in parts of ``wide``.
+
+    The rows of each lane begin at ``firsts`` in ``line``, where the window is before them.
+    """
+    s = Source()
+    s("@compile_loop")
+    s.block(f"def abreast({arguments(kernel)}):")
+    s("p_window = window")
+    rows = ", ".join(f"firsts[{lane}]" for lane in range(LANES))
+    older = ", ".join(f"firsts[{lane}] - window" for lane in range(LANES))
+    s(f"to_lanes(wide, {ROWS * PART}, line, {rows}, length)")
+    s(f"to_lanes(wide, {BEFORE * PART}, line, {older}, window)")
+    _extremes(s)
+    if "within" in wanted(kernel, "value"):
+        _count(s)
+    _values(s, kernel)
+    return "\n".join([*s.lines, "", "", ""])
 
 
 def _extremes(s: Source) -> None:
@@ -109,18 +185,26 @@ def _count(s: Source) -> None:
     s.block(f"for m in range({LANES} * length):")
     s(f"last = {top}", "count = 0.0")
     s(*(f"count += 1.0 if {value} <= last else 0.0" for value in stretches))
-    s(f"{_word(COUNT)} = count", f"more += 1 if {' | '.join(full)} else 0").end()
+    s(f"odd = {' | '.join(full)}")
+    s(f"{_word(COUNT)} = -1.0 if odd else count", "more += 1 if odd else 0").end()
+    # Such rows follow each other; then the row that comes and the one that goes are enough.
     s.block("if more > 0:")
+    s(f"counted, found = np.full({LANES}, -1), np.zeros({LANES}, np.int64)")
+    s(f"before = np.zeros({LANES})")
     s.block(f"for m in range({LANES} * length):")
-    s(f"last = {top}")
-    s.block(f"if {' | '.join(full)}:")
-    s(f"first = min(m % {LANES} * length, size - length) + m // {LANES} + 1")
-    s("near = line[first : first + window]", "found = 0")
-    s("for z in range(len(near)):", "    found += 1 if near[z] <= last else 0")
-    s(f"{_word(COUNT)} = found").end(3)
+    s.block(f"if {_word(COUNT)} < 0.0:")
+    s(f"last, lane = {top}, m % {LANES}", f"first = firsts[lane] - window + m // {LANES} + 1")
+    s.block(f"if m >= {LANES} and counted[lane] == m - {LANES} and last == before[lane]:")
+    s("found[lane] += 1 if line[first + window - 1] <= last else 0")
+    s("found[lane] -= 1 if line[first - 1] <= last else 0").end()
+    s.block("else:")
+    s("near = line[first : first + window]", "many = 0")
+    s("for z in range(len(near)):", "    many += 1 if near[z] <= last else 0")
+    s("found[lane] = many").end()
+    s("counted[lane], before[lane] = m, last", f"{_word(COUNT)} = found[lane]").end(3)
 
 
-def _values(s: Source, kernel: Kernel, firsts: str) -> None:
+def _values(s: Source, kernel: Kernel) -> None:
     """The outputs. With the number of values that are read written out, the compiler unrolls a
     kernel's loops over them, finds each value's place and puts rows side by side."""
     outs = range(len(kernel.outputs))
@@ -129,12 +213,10 @@ def _values(s: Source, kernel: Kernel, firsts: str) -> None:
         s.block(f"for m in range({LANES} * length):")
         scope = cpu.parameters(kernel)
         low = f"({', '.join(_word(LOW + r) for r in range(KEPT))})"
-        scope.update(s=low, n="n", reach=str(count), within=_word(COUNT), null="null")
+        scope.update(s=low, n="window", reach=str(count), within=_word(COUNT), null="null")
         call = invoke(kernel.functions["value"], "value", scope)
         names = ", ".join(f"v_{n}" for n in outs)
         s(f"{names} = {call}", *(f"{_word(VALUES + n)} = v_{n}" for n in outs)).end(2)
-    for n in outs:
-        s(f"from_lanes(out_{n}, {firsts}, wide, {(VALUES + n) * PART}, length)")
 
 
 def _join(s: Source) -> None:

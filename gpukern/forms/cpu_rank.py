@@ -35,7 +35,10 @@ def rank(kernel: Kernel, params: dict[str, Any]) -> Template:
         s = _time(kernel, layout, excluded)
     name = f"rank_{variant}" + ("_before" if excluded else "")
     uses_time = variant == "time" or cpu._uses_time(kernel, "value")
-    return Template(kernel, name, IMPORTS + cpu._text(s), layout, uses_time, "window")
+    text = cpu._text(s)
+    if "abreast(" in text:
+        text = cpu_lowest.function(kernel) + text
+    return Template(kernel, name, IMPORTS + text, layout, uses_time, "window")
 
 
 def shared(templates: Sequence[Template]) -> Template:
@@ -77,11 +80,16 @@ def _rows(members: dict[str, tuple[Kernel, bool]], layout: Layout) -> Source:
     ring = f"{base} + span, {base} + 2 * span"
     views = [f"pari{tag} = par{tag}.view(np.int64)" for tag in others]
     lowest = not others and not members[""][1] and cpu_lowest.fits(kernel)
+    if lowest:
+        ring = f"{base}, {base} + span"
     scratch = views + (cpu_lowest.SCRATCH if lowest else [])
-    s = cpu._begin(kernel, "rank over a window in rows", scratch, ring, _arguments(others))
+    s = cpu._begin(kernel, "rank over a window in rows", scratch, [ring], _arguments(others))
     for tag, other in others.items():
         cpu._load_parameters(s, other, tag)
-    s("window = p_window", *layout.load())
+    s("window = p_window")
+    if lowest:
+        cpu_lowest.together(s, kernel, base)
+    s(*layout.load())
     s(f"ring = st[slot, {base} : {base} + window]")
     s(f"kept = st[slot, {base} + window : {base} + 2 * window]")
     # The sorted window lives between two sentinels, so that replacing a value is one pass

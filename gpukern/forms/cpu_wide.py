@@ -189,7 +189,7 @@ def _allocate(s: Source) -> None:
 SCRATCH = ["wide = np.empty(0)", "widi = wide.view(np.int64)"]
 
 
-def rows(s: Source, fold: Fold, before: bool, width: int) -> None:
+def rows(s: Source, fold: Fold, before: bool) -> None:
     """Rounds of ``blocks`` whole blocks from row ``i`` on; the block before is among the rows."""
     first = len(s.lines)
     lanes = _Lanes(fold, s, "span", "value")
@@ -219,7 +219,8 @@ def rows(s: Source, fold: Fold, before: bool, width: int) -> None:
     s("i += live * span", "k += live * span", "blocks -= live").end()
     # The state keeps the last block's rows.
     s.block("for j in range(span):")
-    s(*_last_row(lanes), *(f"ring[j * {width} + {n}] = {x}" for n, x in enumerate(fold.kept))).end()
+    raw = len(fold.kept)
+    s(*_last_row(lanes), *(f"ring[j * {raw} + {n}] = {x}" for n, x in enumerate(fold.kept))).end()
     s(*lanes.previous())
     s.lines[first:] = lanes.place(s.lines[first:])
 

@@ -88,10 +88,11 @@ def _rows(kernel: Kernel, variant: str, layout: Layout, before: bool) -> Templat
     loop = Loop(kernel, layout)
     kinds = {"run": loop.define("run")}
     raw, parts = len(fold.kept), len(fold.acc)
-    width = raw + parts
 
     def entry(j: str, n: int) -> str:
-        return loop.word(f"({layout.size} + {j} * {width} + {n})")
+        if n < raw:
+            return loop.word(f"({layout.size} + {j} * {raw} + {n})")
+        return loop.word(f"({layout.size} + {raw} * span + {j} * {parts} + {n - raw})")
 
     with loop.apart() as begin:
         begin("span = p_window").block("if rows == 0 and lo < hi:")

@@ -36,6 +36,12 @@ class Layout:
         """Position of a header word."""
         return [n for n, _ in self.header].index(name)
 
+    @property
+    def lags(self) -> int:
+        """How many previous rows the kernel looks at beside its window."""
+        names = [name for name, _ in self.header]
+        return sum(any(n.startswith(prefix) for n in names) for prefix in ("prev_", "prev2_"))
+
     def load(self) -> list[str]:
         """Source lines that read the header of state row ``slot`` into locals."""
         return [

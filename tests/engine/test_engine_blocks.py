@@ -136,11 +136,14 @@ def test_nan_in_a_window_of_which_the_lowest_matter() -> None:
 
 
 @pytest.mark.parametrize("size", [15, 16, 17, 63, 64, 65, 161, 900])
+@pytest.mark.parametrize("symbols", [2, 8, 19])
 @pytest.mark.parametrize("method", ["tail_mean", "acerbi"])
-def test_runs_of_any_length_of_which_the_lowest_matter(method: str, size: int) -> None:
+def test_runs_of_any_length_of_which_the_lowest_matter(
+    method: str, symbols: int, size: int
+) -> None:
     rng = np.random.default_rng(size)
     n = 3_000
-    rows = pa.table({"symbol": rng.choice(["A", "B"], n), "x": np.round(rng.normal(size=n), 1)})
+    rows = pa.table({"symbol": rng.integers(0, symbols, n), "x": np.round(rng.normal(size=n), 1)})
     cvar = gk.historical_cvar("x", window=20, alpha=0.17, method=method)
     plan = gk.Plan([cvar, gk.rolling_quantile("x", window=70, q=0.05)], time=None)
     cut, one = plan.start(), plan.start()
@@ -153,6 +156,23 @@ def test_runs_of_any_length_of_which_the_lowest_matter(method: str, size: int) -
     one.push(rows.slice(0, 40))
     turns = [cut.push(rows.slice(lo, 1)) for lo in range(40, 60)]
     samples.assert_same(pa.concat_tables(turns), one.push(rows.slice(40, 20)), plan.output_names)
+
+
+@pytest.mark.parametrize("nan_policy", ["skip", "propagate"])
+def test_many_symbols_of_which_the_lowest_matter(nan_policy: str) -> None:
+    # Some have short histories, some no rows in a batch, one many; NaN now and then.
+    rng = np.random.default_rng(11)
+    n, share = 40_000, np.r_[0.3, np.full(28, 0.024), np.full(14, 0.002)]
+    x = np.round(rng.normal(size=n), 2)
+    x[rng.integers(n // 2, n, 9)] = np.nan
+    rows = pa.table({"symbol": rng.choice(len(share), n, p=share / share.sum()), "x": x})
+    cvar, quantile = gk.historical_cvar("x", window=50), gk.rolling_quantile("x", window=30, q=0.07)
+    plan = gk.Plan([cvar, quantile], time=None, nan_policy=nan_policy)
+    one, cut = plan.start(), plan.start(threads=2)
+    parts = [cut.push(rows.slice(lo, 1_000)) for lo in range(0, n, 1_000)]
+    few = [one.push(rows.slice(lo, 40)) for lo in range(0, n, 40)]
+    samples.assert_same(pa.concat_tables(parts), pa.concat_tables(few), plan.output_names)
+    assert cut.snapshot() == one.snapshot()
 
 
 def test_as_many_values_are_kept_as_a_row_of_lanes_has() -> None:
