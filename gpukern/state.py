@@ -223,10 +223,12 @@ class StepState:
 
     def _put_in_order(self, rows: np.ndarray) -> None:
         """Windows that are marked as out of order (``forms/cpu_lowest.py``)."""
-        at = self.template.layout.size
-        for row, window in zip(rows, self._windows(len(rows)).tolist(), strict=True):
+        at, word = self.template.layout.size, self.template.layout.index("n")
+        counts = rows.view(np.int64)[:, word].tolist()
+        for row, n, window in zip(rows, counts, self._windows(len(rows)).tolist(), strict=True):
             if np.isnan(row[at + window]):
-                row[at + window : at + 2 * window] = np.sort(row[at : at + window])
+                row[at + window : at + window + n] = np.sort(row[at : at + n])
+                row[at + window + n : at + 2 * window] = 0.0
 
     def _windows(self, count: int) -> np.ndarray:
         """The window of each of the first slots."""

@@ -99,8 +99,17 @@ def start(s: Source, kernel: Kernel) -> None:
     """Lines before the rows: ``attempt`` is the row from which on they go abreast, −1 if none."""
     s("attempt = -1")
     s.block(f"if {SHORTEST} <= window <= {LONGEST}:")
-    s(f"most = {reach(kernel)}", "first = max(lo + max(window - rows, 0), emit)")
+    s(f"most = {reach(kernel)}", "first = max(lo + max(window - 1 - rows, 0), emit)")
     s(f"if most < {KEPT} and hi - first >= {LEAST}:", "    attempt = first").end()
+    # Rows of a window that is not full need no order if they are told as null.
+    s.block("if nans == 0 and rows == n and rows < window - 1 and p_min_periods >= window:")
+    s("kept[0] = np.nan").block("while i < hi and rows < window - 1:")
+    s(f"x = in_{kernel.inputs[0].name}[i] + 0.0", "if x != x:", "    break")
+    s("ring[rows] = x", "rows += 1", "n += 1").block("if i >= emit:")
+    cpu._emit_null(s, kernel, "i")
+    s.end()
+    s("i += 1").end()
+    s("q = rows").end()
 
 
 def rows(s: Source, kernel: Kernel) -> None:
@@ -108,7 +117,8 @@ def rows(s: Source, kernel: Kernel) -> None:
     name = kernel.inputs[0].name
     firsts = [f"min({lane} * length, size - length)" for lane in range(LANES)]
     s("attempt = -1")
-    s.block("if n == window:")
+    # Of the window before, its oldest row is in no other row's window: it may as well be missing.
+    s.block("if n == window or rows == n == window - 1:")
     _room(s, kernel)
     # A line: the window before, oldest first, and the rows.
     s("line[: window - q] = ring[q:]", "line[window - q : window] = ring[:q]")
@@ -124,7 +134,7 @@ def rows(s: Source, kernel: Kernel) -> None:
     told = ", ".join(f"firsts[{lane}] - window + i" for lane in range(LANES))
     for n in range(len(kernel.outputs)):
         s(f"from_lanes(out_{n}, {told}, wide, {(VALUES + n) * PART}, length)")
-    s("i += size", "rows += size", "rounds -= 1")
+    s("i += size", "rows += size", "n = window", "rounds -= 1")
     s("for j in range(window):", "    line[j] = line[size + j]").end(2)
     s("q = rows % window")
     s("ring[q:] = line[: window - q]", "ring[:q] = line[window - q : window]")

@@ -105,7 +105,7 @@ def _rows(members: dict[str, tuple[Kernel, bool]], layout: Layout) -> Source:
         s("continue").end()
     s.block("if not ready:")
     s("ready = True", "work[0] = -np.inf", "work[n + 1] = np.inf")
-    s(f"if n > 0 and {cpu_lowest.UNSORTED}:", "    kept[:] = np.sort(ring)")
+    s(f"if n > 0 and {cpu_lowest.UNSORTED}:", "    kept[:n] = np.sort(ring[:n])")
     s("for j in range(n):", "    work[j + 1] = kept[j]").end()
     _read(s, kernel)
     for tag, (member, excluded) in members.items():

@@ -175,5 +175,27 @@ def test_many_symbols_of_which_the_lowest_matter(nan_policy: str) -> None:
     assert cut.snapshot() == one.snapshot()
 
 
+@pytest.mark.parametrize("gap", [None, 0, 30, 48, 49, 50, 51, 70])
+@pytest.mark.parametrize("min_periods", [None, 1, 49])
+def test_a_window_that_fills_up(min_periods: int | None, gap: int | None) -> None:
+    x = np.random.default_rng(13).normal(size=130)
+    if gap is not None:
+        x[gap] = np.nan
+    rows = pa.table({"x": x})
+    var = gk.historical_var("x", window=50, min_periods=min_periods)
+    plan = gk.Plan([var], by=None, time=None, nan_policy="propagate")
+    one = plan.start()
+    whole = pa.concat_tables([one.push(rows.slice(n, 1)) for n in range(len(x))])
+    for end in (1, 20, 48, 49, 50, 51, 66):
+        job, few = plan.start(), plan.start()
+        parts = [job.push(rows.slice(0, end))]
+        few.push(rows.slice(0, 1))
+        for n in range(1, end):
+            few.push(rows.slice(n, 1))
+        assert job.snapshot() == few.snapshot()
+        parts.append(plan.resume(job.snapshot()).push(rows.slice(end)))
+        samples.assert_same(pa.concat_tables(parts), whole, plan.output_names)
+
+
 def test_as_many_values_are_kept_as_a_row_of_lanes_has() -> None:
     assert cpu_lowest.KEPT == cpu_wide.LANES
