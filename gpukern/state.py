@@ -246,11 +246,7 @@ class StepState:
         """Of the first slots those whose loop has left sums undone."""
         if self.template.variant != WINDOW_SUMS:
             return np.zeros(0, np.int64)
-        windows, last = self._windows(count), np.zeros(count)
-        for window in np.unique(windows).tolist():
-            own = windows == window
-            last[own] = self._sums(self.rows[:count][own], window)[:, -1, 0]
-        return np.flatnonzero(np.isnan(last))
+        return np.flatnonzero(self.rows.view(np.int64)[:count, self.template.layout.index("owed")])
 
     def _forget_stale(self, rows: np.ndarray) -> None:
         """Sums that no row will read again depend on how rows were cut into runs."""

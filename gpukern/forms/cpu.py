@@ -92,7 +92,8 @@ def excludes_current(kernel: Kernel, params: dict[str, Any]) -> bool:
 def _begin(
     kernel: Kernel, title: str, scratch: list[str], ring: Sequence[str] = (), others: str = ""
 ) -> Source:
-    """The head of a loop. ``ring``: stretches (from, to) of a state row that will be needed.
+    """The head of a loop. ``ring``: lines that set ``first, last`` to words of a state row that a
+    run of ``size`` rows will need, and others before them.
 
     ``others`` are the arguments of more kernels that the loop serves.
     """
@@ -113,10 +114,11 @@ def _begin(
     s("slot = runs[z, 0]", "touched += st[slot, 0]")
     if ring:
         at = [p.name for p in kernel.params].index("window") + 1
-        s(f"span = pari[slot * stride, {at}]")
-        for stretch in ring:
-            s(f"first, last = {stretch}")
-            s("for w in range(first, min(last, st.shape[1]), 8):", "    touched += st[slot, w]")
+        s(f"span = pari[slot * stride, {at}]", "size = runs[z, 2] - runs[z, 1]")
+        for line in ring:
+            s(line)
+            if line.startswith("first, last"):
+                s("for w in range(first, min(last, st.shape[1]), 8):", "    touched += st[slot, w]")
     s.end(2)
     s("slot = runs[r, 0]", "lo = runs[r, 1]", "hi = runs[r, 2]", "emit = runs[r, 3]")
     _load_parameters(s, kernel)

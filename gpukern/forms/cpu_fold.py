@@ -20,7 +20,7 @@ from gpukern.kernel import Kernel
 # The row in a chunk. A signed index could count from the end; the compiler would not see a stride.
 AT = "np.uint64(j)"
 SMALL = 256  # words of the rows of a window that are asked for at once
-OWED = "kept[{at}] != kept[{at}]"
+OWED = "owed"  # whether the state lacks the sums of the block before
 
 
 class Fold:
@@ -237,7 +237,8 @@ def rows(kernel: Kernel, before: bool) -> Template:
     """A window of a number of rows."""
     fold = Fold(kernel, ("value",))
     layout = Layout()
-    layout.add(["rows"], "i")
+    lazy = not before
+    layout.add(["rows", OWED] if lazy else ["rows"], "i")
     layout.add(fold.acc)
     layout.add(f"c{x}" for x in fold.centred)
     cpu._add_lags(layout, fold.lags)
@@ -245,7 +246,6 @@ def rows(kernel: Kernel, before: bool) -> Template:
     # Per symbol for each offset in the block: the row, once it has come; then the sum of the rows
     # after it (``before``: from it on) in the block before, the identity until a block has closed.
     layout.ring_words = lambda v: (raw + parts) * v["window"]
-    lazy = not before
     wide = cpu_wide.fits(fold, "value")
     scratch = fold.scratch() + (cpu_wide.SCRATCH if wide else [])
     if lazy:
@@ -320,28 +320,39 @@ def rows(kernel: Kernel, before: bool) -> Template:
 
 
 def _entry(fold: Fold, layout: Layout, raw: int, parts: int) -> list[str]:
-    """The words of a state row that a run reads first: all rows of a small window."""
-    at = f"max(sti[slot, 0] - {len(fold.lags)}, 0) % span"
-    begin = f"{layout.size} + {raw} * span"
-    rows = f"({layout.size}, {begin}) if {raw} * span <= {SMALL} else "
-    rows += f"({layout.size} + {at} * {raw}, {layout.size} + {at} * {raw} + 24)"
-    return [rows, f"{begin} + {at} * {parts}, {begin} + {at} * {parts} + 1"]
+    """Lines that set ``first, last`` to words of a state row that a run of ``size`` rows will need.
+
+    If the run makes the sums of the block before again, or a block closes in it: all rows of a
+    small window. Else what stands at its first row.
+    """
+    begin, end = f"{layout.size} + {raw} * span", f"{layout.size} + {raw + parts} * span"
+    row, own = f"{layout.size} + at * {raw}", f"{begin} + at * {parts}"
+    closes = "(at == 0 or at + size > span)"
+    whole = f"size > span // 2 or {closes} or {raw + parts} * span <= {SMALL // 2}"
+    rows = f"({layout.size}, {begin}) if ({whole}) and {raw} * span <= {SMALL}"
+    rows += f" else ({row}, {row} + min({raw} * size, 32))"
+    # Of small rows all is fetched in order, which is quicker than some lines of each.
+    whole = f"({closes} and {parts} * span <= {SMALL} or {raw + parts} * span <= {SMALL // 2})"
+    sums = f"(0, 0) if size > span // 2 else ({begin}, {end}) if {whole} "
+    sums += f"else ({own}, {own} + min({parts} * size, 32))"
+    at = f"at = max(sti[slot, 0] - {len(fold.lags)}, 0) % span"
+    return [at, f"first, last = {rows}", f"first, last = {sums}"]
 
 
 def _owed(s: Source, fold: Fold, raw: int, parts: int) -> None:
     """Sums of the block before for this run alone, if it is long enough to be worth it.
 
     They are most of a state row, and with thousands of symbols the rows go through memory: the
-    sums are made again from the rows of the block before, which the ring still has. NaN in the
-    place of the last sum, which is of no rows, says that the state lacks them (``OWED``); a run of
-    no rows makes them (``Job.settle``).
+    sums are made again from the rows of the block before, which the ring still has. The state says
+    that it lacks them; a run of no rows makes them (``Job.snapshot``).
     """
     acc = [f"u_{a}" for a in fold.acc]
-    s(f"owed = {OWED.format(at=f'(span - 1) * {parts}')}", "brief = hi - lo <= span // 2")
-    s.block("if owed or not brief:")
-    s.block("if not brief:")
-    s(f"if len(room) < {parts} * span:", f"    room = np.empty({parts} * span)", "sums = room")
-    s(f"kept[(span - 1) * {parts}] = np.nan").end()
+    s("brief = hi - lo <= span // 2")
+    s.block(f"if {OWED} != 0 or not brief:")
+    s(f"{OWED} = 0 if brief else 1").block("if not brief:")
+    s(
+        f"if len(room) < {parts} * span:", f"    room = np.empty({parts} * span)", "sums = room"
+    ).end()
     s.block("if k < span:")
     s.block("for j in range(span):")
     s(*(f"sums[j * {parts} + {n}] = {z}" for n, z in enumerate(fold.zero))).end(2)

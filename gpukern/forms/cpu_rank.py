@@ -80,10 +80,12 @@ def _rows(members: dict[str, tuple[Kernel, bool]], layout: Layout) -> Source:
     ring = f"{base} + span, {base} + 2 * span"
     views = [f"pari{tag} = par{tag}.view(np.int64)" for tag in others]
     lowest = not others and not members[""][1] and cpu_lowest.fits(kernel)
-    if lowest:
-        ring = f"{base}, {base} + span"
+    if lowest:  # which needs the window in order for few rows only
+        ring = f"({base}, {base} + span) if size >= {cpu_lowest.SHORTEST} else ({ring})"
     scratch = views + (cpu_lowest.SCRATCH if lowest else [])
-    s = cpu._begin(kernel, "rank over a window in rows", scratch, [ring], _arguments(others))
+    s = cpu._begin(
+        kernel, "rank over a window in rows", scratch, [f"first, last = {ring}"], _arguments(others)
+    )
     for tag, other in others.items():
         cpu._load_parameters(s, other, tag)
     s("window = p_window")
