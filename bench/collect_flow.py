@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from collectors.collect import BATCH_S, Collector, dedicate_process
+from collectors.collect import BATCH_S, Collector
+from collectors.process import dedicate_process
 from collectors.queues import SinkQueue
 from collectors.scan import ready
 from collectors.serialisation import json

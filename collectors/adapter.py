@@ -13,7 +13,7 @@ number by which the exchange counts the messages of that stream, None where it c
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ClassVar
 
 import msgspec
@@ -213,10 +213,11 @@ class Adapter(ABC):
 
     def decode_many(
         self, frames: Sequence[bytes], recv_ns: Sequence[int]
-    ) -> Iterator[list[Event] | DecodeError]:
+    ) -> Iterable[list[Event] | DecodeError]:
         """What `decode` makes of each frame, in their order; the error instead of raising it.
 
-        Frames may be decoded when their turn comes: take them all before calling again.
+        Frames may be decoded when their turn comes: take them all before calling again. What is the
+        same, and can be had as columns, is a `Lot`.
         """
         return singly(self.decode, frames, recv_ns)
 

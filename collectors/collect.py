@@ -11,9 +11,7 @@ is raised when everything else is closed.
 from __future__ import annotations
 
 import asyncio
-import gc
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -39,17 +37,6 @@ from collectors.venues import majors, venue
 DRAIN_S = 10.0
 BATCH_S = 0.005  # longer batches cost less, shorter ones arrive sooner
 RAW_FLUSH_S = 1.0
-SWITCH_S = 0.0001
-GC_ALL = 1000  # of Python's own 10
-
-
-def dedicate_process() -> None:
-    """Settings of a process that does nothing but collect, made when all is imported."""
-    gc.freeze()  # what was imported stays: looking through it again and again delays messages
-    # Collecting makes no cycles, and to look for them among all that has come since takes 30 ms.
-    young, middle, _ = gc.get_threshold()
-    gc.set_threshold(young, middle, GC_ALL)
-    sys.setswitchinterval(SWITCH_S)  # so long a sink's thread waits for each of its turns
 
 
 class Progress(msgspec.Struct):

@@ -153,9 +153,10 @@ def _check_kafka_options(options: dict[str, Any]) -> None:
 
 
 def _run(options: dict[str, Any]) -> None:
-    from collectors.collect import Collector, dedicate_process
+    from collectors.collect import Collector
     from collectors.console import Console
     from collectors.metrics import Metrics, serve
+    from collectors.process import dedicate_process
 
     collector = Collector(
         options["exchange"],

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 MAX_MESSAGE = 128 << 20  # bytes; a full Coinbase book is 5 MB
 MAX_ROWS = 1_000_000
 LOT = 256  # messages decoded together, if so many have arrived
+GATHER_S = 0.005  # so long they wait for each other at most: together they cost half
 TICK_S = 0.25
 BATCH_S = 0.25
 OPEN_S = 15.0
@@ -57,10 +59,15 @@ class Feed:
         self._sleep = sleep
         self._max_rows = max_rows
         self._batch_s = batch_s
+        # Where time is another one, a few ms of the machine's may be long.
+        self._gather_s = min(GATHER_S, batch_s) if sleep is asyncio.sleep else 0.0
+        self._handed_s = 0.0
+        """When rows were last handed on."""
         self._sockets: dict[int, MessageSocket] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._errands: set[asyncio.Task[None]] = set()
         self._room = asyncio.Event()
+        self._due = asyncio.Event()
         self._handing = asyncio.Lock()
         self._stop = asyncio.Event()
         self._http: httpx.AsyncClient | None = None
@@ -122,7 +129,11 @@ class Feed:
         await self._hand_on()
 
     async def _end(self) -> None:
-        """Close the sockets, let a batch that is being handed on arrive, end the tasks."""
+        """Take what has arrived, close the sockets, let a batch that is being handed on arrive, end
+        the tasks."""
+        for line, socket in self._sockets.items():
+            while (waiting := socket.take(LOT))[0]:
+                self._do(self.core.received_many(line, waiting[1], waiting[0]))
         self._do(self.core.stop())
         async with self._handing:
             tasks = list(self._tasks)
@@ -156,12 +167,20 @@ class Feed:
             self._do(self.core.tick(self._clock()))
 
     async def _batches(self) -> None:
+        """Hand rows on at the latest when they are due; before, when messages were decoded and
+        those that come next have to wait for each other anyway."""
+        loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(self._batch_s)
+            timer = loop.call_later(self._batch_s, self._due.set)
+            await self._due.wait()
+            timer.cancel()
+            self._due.clear()
             await self._hand_on()
 
     async def _hand_on(self) -> None:
         async with self._handing:
+            if self.core.session.rows:
+                self._handed_s = time.monotonic()
             for channel, batch in self.core.session.take():
                 await self._on_batch(channel, batch)
             self._room.set()
@@ -193,7 +212,7 @@ class Feed:
         try:
             async with connect(
                 wanted.url,
-                create_connection=MessageSocket,
+                create_connection=partial(MessageSocket, clock=self._clock),  # type: ignore[arg-type]
                 max_size=MAX_MESSAGE,
                 compression=None,
                 ping_interval=None,  # the exchange pings; each ping of ours counts as a message
@@ -220,25 +239,23 @@ class Feed:
         """Read until the connection ends; why it did."""
         from websockets.exceptions import ConnectionClosed
 
-        received, clock, room = self.core.received_many, self._clock, self._room
+        received, room = self.core.received_many, self._room
         count = 0
         try:
             while True:
-                arrived = await socket.messages()
-                for start in range(0, len(arrived), LOT):
-                    lot = arrived[start : start + LOT]
-                    actions = received(line, [clock() for _ in lot], lot)
-                    if actions:
-                        self._do(actions)
-                    count += len(lot)
-                    # Counting rows for every frame would cost as much as decoding a small one;
-                    # batches and timers run between two lots of what has arrived already.
-                    if count >= LOT:
-                        count = 0
-                        if self.core.session.rows > self._max_rows:
-                            room.clear()
-                            await room.wait()
-                        await asyncio.sleep(0)
+                frames, times = await socket.messages(LOT, self._gather_s)
+                self._do(received(line, times, frames))
+                count += len(frames)
+                if time.monotonic() - self._handed_s >= self._batch_s / 2:
+                    self._due.set()
+                # Counting rows for every frame would cost as much as decoding a small one; batches
+                # and timers run between two lots of what has arrived already.
+                if count >= LOT:
+                    count = 0
+                    if self.core.session.rows > self._max_rows:
+                        room.clear()
+                        await room.wait()
+                    await asyncio.sleep(0)
         except ConnectionClosed as error:
             return str(error)
 

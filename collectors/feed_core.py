@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import accumulate
 
 from collectors.adapter import (
     Adapter,
@@ -39,7 +40,8 @@ from collectors.feed_lines import (
     Slot,
     Subscription,
 )
-from collectors.raw import one_line
+from collectors.lot import NO_TIME, RECV_TS, Lot
+from collectors.raw import all_in_one_line, one_line
 from collectors.scan.together import FEW
 from collectors.session import Forget, Known, Lost, Session, Subscribed, mark
 from collectors.venues import Venue
@@ -183,22 +185,42 @@ class FeedCore:
         counters = self.counters
         counters.frames += len(frames)
         counters.bytes += sum(map(len, frames))
-        stamps = list(map(self._stamp, times))
+        # Receive times never go back, whatever the clock does.
+        stamps = list(accumulate(times, max, initial=self._latest_ns))[1:]
+        self._latest_ns = stamps[-1]
         urgent = False
         spoiled: list[str] = []
         understand = self._frames if len(frames) >= FEW else partial(map, self._frame)
-        for recv_ns, events in zip(stamps, understand(stamps, frames), strict=True):
-            urgent |= self._heed(line, recv_ns, events, spoiled)
+        for told in understand(stamps, frames):
+            if isinstance(told, Lot):
+                self._heed_ticks(line, told)
+            else:
+                urgent |= self._heed(line, told, spoiled)
         if spoiled:  # and not mended by what came after
             integrity = self.session.integrity
             lost = [s for s in dict.fromkeys(spoiled) if integrity.book(s) is None]
             self._resync(lost, stamps[-1])
         return self.tick(now) if urgent or spoiled else []
 
-    def _heed(self, line: Line, recv_ns: int, events: Sequence[Event], spoiled: list[str]) -> bool:
+    def _heed_ticks(self, line: Line, lot: Lot) -> None:
+        """The same of the trades and quotes of a lot."""
+        line.carried = True
+        for channel, chain in zip(("trades", "ticker"), lot.chains, strict=True):
+            received = lot.ints[RECV_TS, chain.lasts].tolist()
+            for symbol, recv_ns in zip(chain.names, received, strict=True):
+                known = self.subscriptions.get((symbol, channel))
+                if known is not None:
+                    known.heard_ns, known.misses = recv_ns, 0
+            if chain.lasts:
+                recv_ts, ts, *_ = lot.ints[:, max(chain.lasts)].tolist()
+                if ts != NO_TIME:
+                    self.counters.lag_ns = recv_ts - ts
+
+    def _heed(self, line: Line, events: Sequence[Event], spoiled: list[str]) -> bool:
         """Take note of what a message told; whether something is to be done now."""
         counters, urgent = self.counters, False
         for event in events:
+            recv_ns = event.recv_ts
             channel = _CHANNEL_OF.get(type(event))
             if channel is None:
                 if isinstance(event, Gap):
@@ -391,13 +413,16 @@ class FeedCore:
         except DecodeError as error:
             return self._understood(error)
 
-    def _frames(self, recv_ns: Sequence[int], frames: Sequence[bytes]) -> Iterator[list[Event]]:
+    def _frames(
+        self, recv_ns: Sequence[int], frames: Sequence[bytes]
+    ) -> Iterator[list[Event] | Lot]:
         """Many of them: log all, then understand them together."""
-        frames = list(map(one_line, frames))
+        frames = all_in_one_line(frames)
         if self._on_raw is not None:
             for at, frame in zip(recv_ns, frames, strict=True):
                 self._on_raw(at, frame)
-        return map(self._understood, self.session.many(frames, recv_ns))
+        for told in self.session.many(frames, recv_ns):
+            yield told if isinstance(told, Lot) else self._understood(told)
 
     def _understood(self, told: list[Event] | DecodeError) -> list[Event]:
         counters, integrity = self.counters, self.session.integrity

@@ -8,6 +8,9 @@ messages, errors, the end – is left to `websockets`, in the order of arrival.
 from __future__ import annotations
 
 import asyncio
+import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection
@@ -26,35 +29,61 @@ class MessageSocket(ClientConnection):
     Take messages by `messages`, not by `recv`.
     """
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, clock: Callable[[], int] = time.time_ns, **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
+        self._clock = clock
         self._arrived: list[bytes] = []
+        self._times: list[int] = []
+        """When they did."""
         self._fragments: list[bytes] = []
         self._begun = b""
         """The beginning of a frame whose end has not arrived."""
         self._owed = 0
         """Bytes yet to come of a frame whose beginning `websockets` has already."""
         self._waiter: asyncio.Future[None] | None = None
+        self._enough = 1
+        """So many messages are worth waking up for."""
         self._is_lost = self._is_paused = False
 
-    async def messages(self) -> list[bytes]:
-        """What has arrived and was not taken yet; waits until there is something.
+    async def messages(
+        self, most: int = sys.maxsize, within_s: float = 0.0
+    ) -> tuple[list[bytes], list[int]]:
+        """The first `most` that have arrived and were not taken yet, and when they did; waits until
+        there is something, and then `within_s` for as many.
 
         Raises `ConnectionClosed` after the last one.
         """
         while not self._arrived:
             if self._is_lost:
                 await self.recv(decode=False)  # raises what the connection ended with
-            self._waiter = self.loop.create_future()
+            await self._wait(1)
+        if len(self._arrived) < most and within_s and not self._is_lost:
+            timer = self.loop.call_later(within_s, self._wake, 0)
             try:
-                await self._waiter
+                await self._wait(most)
             finally:
-                self._waiter = None
-        arrived, self._arrived = self._arrived, []
-        if self._is_paused:
+                timer.cancel()
+        return self.take(most)
+
+    def take(self, most: int) -> tuple[list[bytes], list[int]]:
+        """The same without waiting."""
+        arrived, self._arrived = self._arrived[:most], self._arrived[most:]
+        times, self._times = self._times[:most], self._times[most:]
+        if self._is_paused and len(self._arrived) <= MAX_WAITING:
             self._is_paused = False
             self.transport.resume_reading()
-        return arrived
+        return arrived, times
+
+    async def _wait(self, enough: int) -> None:
+        """Until there are so many messages, or the connection is lost."""
+        self._enough = enough
+        self._waiter = self.loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
 
     # -- what asyncio and websockets call --------------------------------------------------
 
@@ -74,10 +103,11 @@ class MessageSocket(ClientConnection):
                 break
             start = self._cut(data, start)
             start = self._pass_on(data, start)
+        self._note_time()
         if len(self._arrived) > MAX_WAITING and not self._is_paused:
             self._is_paused = True
             self.transport.pause_reading()
-        self._wake()
+        self._wake(self._enough)
 
     def eof_received(self) -> None:
         self._pass_on_rest()
@@ -87,7 +117,7 @@ class MessageSocket(ClientConnection):
         self._pass_on_rest()
         super().connection_lost(exc)
         self._is_lost = True
-        self._wake()
+        self._wake(0)
 
     def process_event(self, event: Event) -> None:
         """Messages of several frames, and those that were not cut out here."""
@@ -150,9 +180,17 @@ class MessageSocket(ClientConnection):
         begun, self._begun = self._begun, b""
         if begun and self.protocol.state is not State.CONNECTING:
             super().data_received(begun)
+            self._note_time()
 
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
+    def _note_time(self) -> None:
+        """Of the messages that have just arrived."""
+        new = len(self._arrived) - len(self._times)
+        if new:
+            self._times += [self._clock()] * new
+
+    def _wake(self, enough: int) -> None:
+        """Whoever waits, if so many messages have arrived."""
+        if len(self._arrived) >= enough and self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
 

@@ -37,6 +37,7 @@ from collectors.adapter import (
     Trade,
 )
 from collectors.book import Book
+from collectors.lot import RECV_TS, SEQ, Lot
 
 _WAITING_UPDATES = 4096  # a snapshot takes a second or two: 10 to 15 updates
 _REPEATS = 5000  # in a row of one symbol; more are no repetition, the exchange counts anew
@@ -157,6 +158,48 @@ class Integrity:
             else:
                 checked.append(event)
         return checked
+
+    def admits(self, lot: Lot) -> bool:
+        """Take the trades and quotes of a lot, if `check` would give just them back; else nothing
+        has changed."""
+        trades, quotes = self._next_trades(lot), self._next_quotes(lot)
+        if trades is None or quotes is None:
+            return False
+        self._trades.update(trades)
+        self._quotes.update(quotes)
+        if self._repeats:
+            for channel, names in (("trades", trades), ("ticker", quotes)):
+                for symbol in names:
+                    self._repeats.pop((symbol, channel), None)
+        return True
+
+    def _next_trades(self, lot: Lot) -> dict[str, Trade | OffBook] | None:
+        """The last trade of each symbol, if every one has the number that follows."""
+        trades = lot.chains[0]
+        if not trades.rises:
+            return None
+        for symbol, number in zip(trades.names, trades.first_seqs, strict=True):
+            last = self._trades.get(symbol)
+            if last is not None and number != last.trade_id + 1:
+                return None
+        told = zip(*lot.ints[:, trades.lasts][[RECV_TS, SEQ]].tolist(), strict=True)
+        return {
+            symbol: OffBook(recv_ns, None, symbol, number, number)
+            for symbol, (recv_ns, number) in zip(trades.names, told, strict=True)
+        }
+
+    def _next_quotes(self, lot: Lot) -> dict[str, Quote] | None:
+        """The last quote of each symbol, if the number of every one is higher than before."""
+        quotes = lot.chains[1]
+        if not quotes.rises:
+            return None
+        for symbol, number in zip(quotes.names, quotes.first_seqs, strict=True):
+            last = self._quotes.get(symbol)
+            if last is not None and last.seq is not None and number <= last.seq:
+                return None
+            if symbol in self._anew or (symbol, "ticker") in self._open:
+                return None
+        return lot.last_quotes
 
     def _sequence(self, event: FrameNumber, checked: list[Event]) -> bool:
         """Whether the frame is new."""

@@ -16,7 +16,7 @@ import gzip
 import os
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -174,6 +174,14 @@ def one_line(frame: bytes) -> bytes:
     if b"\n" in frame or b"\r" in frame:
         return frame.replace(b"\r", b" ").replace(b"\n", b" ")
     return frame
+
+
+def all_in_one_line(frames: Sequence[bytes]) -> Sequence[bytes]:
+    """Each frame without line breaks."""
+    joined = b"".join(frames)  # to look through one text is faster than through hundreds
+    if b"\n" in joined or b"\r" in joined:
+        return list(map(one_line, frames))
+    return frames
 
 
 def write_frames(path: Path | str, frames: Iterable[tuple[int, bytes]]) -> int:

@@ -20,6 +20,7 @@ import msgspec
 from collectors.adapter import Adapter
 from collectors.errors import DecodeError, RawError, ReplayError
 from collectors.exchanges import make_adapter
+from collectors.lot import Lot
 from collectors.raw import RawReader
 from collectors.session import Session
 from collectors.sinks.parquet import ParquetRun, ParquetSink
@@ -190,9 +191,11 @@ class _Replay:
 
     def _decode(self, reader: RawReader, block: _Block) -> None:
         self._report.frames += len(block.frames)
-        for i, told in enumerate(self._session.many(block.frames, block.recv_ns)):
+        line = block.line
+        for told in self._session.many(block.frames, block.recv_ns):
             if isinstance(told, DecodeError):
-                self._undecoded(reader, block.line + i, told)
+                self._undecoded(reader, line, told)
+            line += told.ticks if isinstance(told, Lot) else 1
 
     def _step_back(self, reader: RawReader, recv_ns: int) -> int:
         back_ns = self._latest - recv_ns

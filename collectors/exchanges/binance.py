@@ -8,14 +8,12 @@ describe. bookTicker carries no time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import repeat
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from msgspec import Raw, Struct
 
 from collectors.adapter import BookUpdate, Event, Ignored, Quote, Trade
-from collectors.exchanges.binance_rows import differences, trades
+from collectors.exchanges.binance_rows import differences, quote, trade
 from collectors.exchanges.binance_streams import (
     Amount,
     BinanceStreams,
@@ -30,11 +28,8 @@ from collectors.exchanges.binance_streams import (
 )
 from collectors.exchanges.binance_symbols import load_symbols
 from collectors.scan.steps import AMOUNT, BOOL, ID, LEVELS, POSITIVE, SYMBOL, TIME, Shape
-from collectors.scan.together import Reading, alone
+from collectors.scan.together import Reading
 from collectors.symbols import SymbolTable, split_pair
-
-if TYPE_CHECKING:
-    from collectors.scan.frames import Rows
 
 
 class _Trade(Struct, gc=False):
@@ -103,8 +98,8 @@ class BinanceSpot(BinanceStreams):
         }
         read = differences("E", self._depth_symbols, links=False)
         self._readings |= {
-            "trade": Reading(Trade, {"data": _TRADES}, trades("t")),
-            "bookTicker": Reading(Quote, {"data": _BOOK_TICKERS}, self._quotes_read),
+            "trade": Reading(Trade, {"data": _TRADES}, tick=trade("t")),
+            "bookTicker": Reading(Quote, {"data": _BOOK_TICKERS}, tick=quote(None)),
             **dict.fromkeys(depths, Reading(BookUpdate, {"data": _DEPTHS}, read)),
         }
 
@@ -130,11 +125,6 @@ class BinanceSpot(BinanceStreams):
         pair = self._pairs.get(d.s) or self._pair(d.s)
         self._depth_symbols.add(pair)
         return BookUpdate(recv_ns, ns(d.E), pair, d.u, d.U, False, d.b, d.a)
-
-    def _quotes_read(self, rows: Rows, recv_ns: Sequence[int]) -> Iterable[list[Event]]:
-        pairs, ids = rows.symbols(), rows.ints("u").tolist()
-        sides = (rows.floats(key).tolist() for key in ("b", "a", "B", "A"))
-        return alone(map(Quote, recv_ns, repeat(None), pairs, ids, *sides))
 
     def _snapshot(self, data: Raw | bytes, recv_ns: int, pair: str) -> Event:
         s = _snapshots.bare(data)

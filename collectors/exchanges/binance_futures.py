@@ -23,7 +23,7 @@ from msgspec import Raw, Struct
 
 from collectors.adapter import BookUpdate, Event, Funding, Ignored, OffBook, Quote, Trade
 from collectors.errors import DecodeError
-from collectors.exchanges.binance_rows import differences, many_ns, trades
+from collectors.exchanges.binance_rows import differences, many_ns, quote, trade
 from collectors.exchanges.binance_streams import (
     Amount,
     BinanceStreams,
@@ -153,8 +153,8 @@ class BinanceFutures(BinanceStreams):
         }
         read = differences("T", self._depth_symbols, links=True)
         self._readings |= {
-            "trade": Reading(Trade, {"data": _TRADES}, trades("t")),
-            "bookTicker": Reading(Quote, {"data": _BOOK_TICKERS}, self._quotes_read),
+            "trade": Reading(Trade, {"data": _TRADES}, tick=trade("t")),
+            "bookTicker": Reading(Quote, {"data": _BOOK_TICKERS}, tick=quote("T")),
             **dict.fromkeys(depths, Reading(BookUpdate, {"data": _DEPTHS}, read)),
             **dict.fromkeys(
                 mark_prices, Reading(Funding, {"data": _MARK_PRICES}, self._mark_prices_read)
@@ -196,13 +196,9 @@ class BinanceFutures(BinanceStreams):
         self._depth_symbols.add(pair)
         return BookUpdate(recv_ns, ns(d.T), pair, d.u, d.U, False, d.b, d.a, d.pu)
 
-    def _quotes_read(self, rows: Rows, recv_ns: Sequence[int]) -> Iterable[list[Event]]:
-        times, pairs, ids = many_ns(rows.ints("T")), rows.symbols(), rows.ints("u").tolist()
-        sides = (rows.floats(key).tolist() for key in ("b", "a", "B", "A"))
-        return alone(map(Quote, recv_ns, times, pairs, ids, *sides))
-
     def _mark_prices_read(self, rows: Rows, recv_ns: Sequence[int]) -> Iterable[list[Event]]:
-        times, due, pairs = many_ns(rows.ints("E")), many_ns(rows.ints("T")), rows.symbols()
+        times, due = (many_ns(rows.ints(key)).tolist() for key in ("E", "T"))
+        pairs = rows.symbols()
         prices = (rows.floats(key).tolist() for key in ("p", "i", "r"))
         return alone(map(Funding, recv_ns, times, pairs, repeat(None), *prices, due))
 

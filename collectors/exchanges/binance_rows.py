@@ -4,38 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Sequence
 from itertools import repeat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from collectors.adapter import BookUpdate, Event, Trade
+from collectors.adapter import BookUpdate, Event
+from collectors.lot import QUOTE, TRADE
 from collectors.scan.steps import BOOL, ID, MICROSECONDS, POSITIVE, SYMBOL, TIME, Shape
-from collectors.scan.together import alone
+from collectors.scan.together import Tick, alone
 
 if TYPE_CHECKING:
-    from collectors.scan.frames import Rows
+    from collectors.scan.frames import Ints, Rows
 
 AGG_TRADES: Shape = {
     "s": SYMBOL, "a": ID, "p": POSITIVE, "q": POSITIVE, "T": TIME, "m": BOOL,
 }  # fmt: skip
 
 
-def trades(key: str) -> Callable[[Rows, Sequence[int]], Iterable[list[Event]]]:
-    """Trades on the tape of rows that have their numbers in `key`."""
-
-    def made(rows: Rows, recv_ns: Sequence[int]) -> Iterable[list[Event]]:
-        ids, times = rows.ints(key).tolist(), many_ns(rows.ints("T"))
-        sides = (1 - 2 * rows.ints("m")).tolist()
-        prices, sizes = rows.floats("p").tolist(), rows.floats("q").tolist()
-        symbols = rows.symbols()
-        return alone(map(Trade, recv_ns, times, symbols, ids, ids, prices, sizes, sides))
-
-    return made
+def trade(key: str) -> Tick:
+    """Of messages that have the trade's number in `key`."""
+    return Tick(TRADE, key, "T", "m", ("p", "q"))
 
 
-def many_ns(times: Any) -> list[int]:
+def quote(time: str | None) -> Tick:
+    """Of messages that have their time in the key `time`, if any."""
+    return Tick(QUOTE, "u", time, None, ("b", "a", "B", "A"))
+
+
+def many_ns(times: Ints) -> Ints:
     """ms or µs -> ns, each."""
-    factors = 1_000 + 999_000 * (times < MICROSECONDS)
-    told: list[int] = (times * factors).tolist()
-    return told
+    return times * (1_000 + 999_000 * (times < MICROSECONDS))
 
 
 def differences(
@@ -47,7 +43,7 @@ def differences(
     """
 
     def made(rows: Rows, recv_ns: Sequence[int]) -> Iterable[list[Event]] | None:
-        times, pairs = many_ns(rows.ints(time)), rows.symbols()
+        times, pairs = many_ns(rows.ints(time)).tolist(), rows.symbols()
         if not all(map(seen.__contains__, set(pairs))):
             return None
         ids, first_ids = rows.ints("u").tolist(), rows.ints("U").tolist()

@@ -18,7 +18,7 @@ decodes their payloads; every other stream gives `Ignored`.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import msgspec
@@ -26,7 +26,7 @@ from msgspec import Meta, Raw, Struct
 
 from collectors.adapter import Ack, Adapter, Event, Ignored, Refusal, Request, Shutdown, Trade
 from collectors.errors import CollectorError, DecodeError, SymbolError
-from collectors.exchanges.binance_rows import AGG_TRADES, trades
+from collectors.exchanges.binance_rows import AGG_TRADES, trade
 from collectors.scan.steps import MICROSECONDS
 from collectors.scan.together import Reading, Together
 from collectors.symbols import SymbolTable
@@ -120,7 +120,7 @@ class BinanceStreams(Adapter):
         self._known: dict[bytes, tuple[Callable[[bytes], Any], Handler]] = {}
         """By the beginning of their frames, the streams decoded so far."""
         self._pairs: dict[str, str] = {}
-        self._readings = {"aggTrade": Reading(Trade, {"data": AGG_TRADES}, trades("a"))}
+        self._readings = {"aggTrade": Reading(Trade, {"data": AGG_TRADES}, tick=trade("a"))}
         self._together = Together(_START, self._readings, self.decode, self._learn)
 
     @abstractmethod
@@ -178,7 +178,7 @@ class BinanceStreams(Adapter):
 
     def decode_many(
         self, frames: Sequence[bytes], recv_ns: Sequence[int]
-    ) -> Iterator[list[Event] | DecodeError]:
+    ) -> Iterable[list[Event] | DecodeError]:
         return self._together.decode(frames, recv_ns)
 
     def _learn(

@@ -15,7 +15,7 @@ channel: its first event is its `FrameNumber`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Annotated, Any, Literal
 
@@ -165,7 +165,7 @@ class Coinbase(Adapter):
 
     def decode_many(
         self, frames: Sequence[bytes], recv_ns: Sequence[int]
-    ) -> Iterator[list[Event] | DecodeError]:
+    ) -> Iterable[list[Event] | DecodeError]:
         return self._together.decode(frames, recv_ns)
 
     def _told(self, frame: bytes, recv_ns: int) -> list[Event]:

@@ -15,7 +15,7 @@ heartbeats among them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from importlib import resources
 from operator import attrgetter
@@ -176,7 +176,7 @@ class Kraken(Adapter):
 
     def decode_many(
         self, frames: Sequence[bytes], recv_ns: Sequence[int]
-    ) -> Iterator[list[Event] | DecodeError]:
+    ) -> Iterable[list[Event] | DecodeError]:
         return self._together.decode(frames, recv_ns)
 
     def _told(self, frame: bytes, recv_ns: int) -> list[Event]:

@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from itertools import repeat
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from collectors.levels import LevelRows
+from collectors.lot_compiled import compile_all, place
 from collectors.scan.compiled import scan
 from collectors.scan.steps import (
     ITEMS,
@@ -29,6 +31,9 @@ from collectors.scan.steps import (
     end_of,
     learn,
 )
+
+if TYPE_CHECKING:
+    from collectors.scan.together import Tick
 
 _PADDING = bytes(LONGEST_TEXT + 64)  # texts are compared without asking where they end
 _LEVEL_BYTES = len('["1","0"]')  # at least
@@ -106,10 +111,27 @@ class Rows(_Values):
         """Values of a key of items."""
         return Items(self._scanner, self._columns, self.ints(key), self.ints(end_of(key)))
 
+    @property
+    def at(self) -> Ints:
+        """The same."""
+        return self._frames
+
     def symbols(self) -> list[str]:
         """BASE/QUOTE of the symbols of which the messages of their names are."""
         pairs: list[str] = self._scanner.pairs[self._scanner.found[self._rows]].tolist()
         return pairs
+
+    def place(
+        self, tick: Tick, recv_ns: Ints, kinds: NDArray[np.int8], ints: Ints, floats: Floats
+    ) -> None:
+        """Put them into the columns of a `Lot`; its symbols are those of the scanner."""
+        own, scanner = self._columns, self._scanner
+        whole = (own.ints[key] if key else -1 for key in (tick.seq, tick.time, tick.maker))
+        columns = np.array([*whole, *(own.floats[key] for key in tick.values)])
+        place(
+            tick.kind, self._frames, scanner.found, scanner.symbol_of, recv_ns, columns,
+            scanner.ints, scanner.floats, kinds, ints, floats,
+        )  # fmt: skip
 
 
 class Scanner:
@@ -119,6 +141,7 @@ class Scanner:
     def compile() -> None:
         """Compile, or load what was compiled before."""
         Scanner(b"-").read([b"-"])
+        compile_all()
 
     def __init__(self, prefix: bytes) -> None:
         """`prefix`: how every message begins, up to its name."""
@@ -137,6 +160,10 @@ class Scanner:
         """By number of the name; the last one is that of frames not read."""
         self.pairs = np.zeros(0, object)
         """The same, BASE/QUOTE."""
+        self.symbols: list[str] = []
+        """BASE/QUOTE of each symbol, of which there may be several names."""
+        self.symbol_of = np.zeros(0, np.int64)
+        """By number of the name, that of its symbol."""
         self.columns: dict[str, Columns] = {}
         self.found = np.zeros(0, np.int64)
         self.ints = np.zeros((1, 0), np.int64)
@@ -153,7 +180,7 @@ class Scanner:
             return False
         number = self._number(name)
         self._names[number] = (*self._text(name), -1, 0, 0)
-        self.pairs[number] = pair
+        self._is_of(number, pair)
         return True
 
     def learn(
@@ -185,8 +212,15 @@ class Scanner:
             self._kinds.append(kind)
         self._names[number] = (*self._text(name), self._program(steps), *self._text(symbol))
         self._kind_of[number] = self._kinds.index(kind)
-        self.pairs[number] = pair
+        self._is_of(number, pair)
         return True
+
+    def _is_of(self, number: int, pair: str) -> None:
+        """The symbol of a name."""
+        if pair not in self.symbols:
+            self.symbols.append(pair)
+        self.pairs[number] = pair
+        self.symbol_of[number] = self.symbols.index(pair)
 
     def _program(self, steps: tuple[Step, ...]) -> int:
         """Where the steps begin."""
@@ -212,6 +246,7 @@ class Scanner:
         self._names = np.concatenate([self._names, np.zeros((1, 5), np.int64)])
         self._kind_of = np.append(self._kind_of, -1)
         self.pairs = np.append(self.pairs, np.array([""], object))
+        self.symbol_of = np.append(self.symbol_of, -1)
         if 3 * len(self._numbers) > len(self._buckets):
             self._buckets = np.full(4 * len(self._buckets), -1, np.int64)
             for known, n in self._numbers.items():

@@ -6,15 +6,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from collectors.adapter import Event, singly
 from collectors.errors import DecodeError
+from collectors.lot import Lot
 from collectors.scan import ready
 from collectors.scan.steps import Shape
 
 if TYPE_CHECKING:
     from collectors.scan.frames import Rows, Scanner
 
-FEW = 128
+FEW = 40
 """Fewer messages are decoded faster one by one."""
 _FIRST = 16  # messages that say how the others are written, as long as nothing is known
 _PAUSE = 32  # calls without a look, after one that found nothing to read
@@ -23,15 +26,29 @@ _MOST_OTHERS = 16_384  # more are no exchange's
 Decoded = list[Event] | DecodeError
 
 
+class Tick(NamedTuple):
+    """Where messages that mean one trade or one quote each have what it is made of: keys."""
+
+    kind: int
+    """See `collectors.lot`."""
+    seq: str
+    time: str | None
+    maker: str | None
+    """Of a trade: was the buyer the maker?"""
+    values: tuple[str, ...]
+    """Price and size; or bid, ask and their sizes, both with orders."""
+
+
 class Reading(NamedTuple):
-    """What is read of the messages of a kind."""
+    """What is read of the messages of a kind, and what is made of it: `events` or a `tick`."""
 
     event: type[Event]
     """What their decoding gives, if they are to be read at all."""
     shape: Shape
-    events: Callable[[Rows, Sequence[int]], Iterable[list[Event]] | None]
+    events: Callable[[Rows, Sequence[int]], Iterable[list[Event]] | None] | None = None
     """Those of each message, of what was read and the receive times; None if they are to be decoded
     each when its turn comes."""
+    tick: Tick | None = None
 
 
 def alone(events: Iterable[Event]) -> Iterator[list[Event]]:
@@ -65,8 +82,8 @@ class Together:
         self._others: set[bytes] = set()
         """Beginnings of messages of which there is nothing to learn."""
 
-    def decode(self, frames: Sequence[bytes], recv_ns: Sequence[int]) -> Iterator[Decoded]:
-        """What `decode` makes of each of them, in their order."""
+    def decode(self, frames: Sequence[bytes], recv_ns: Sequence[int]) -> Iterable[Decoded]:
+        """What `decode` makes of each of them, in their order; a `Lot` where that can be."""
         if len(frames) < FEW:
             return singly(self._decode, frames, recv_ns)
         if self._scanner is None and (scanner := ready.loaded(frames)) is not None:
@@ -85,24 +102,31 @@ class Together:
 
     def _scanned(
         self, scanner: Scanner, frames: Sequence[bytes], recv_ns: Sequence[int]
+    ) -> Iterable[Decoded]:
+        count, ticks = len(frames), 0
+        kinds = np.zeros(count, np.int8)
+        ints, floats = np.empty((5, count), np.int64), np.empty((4, count))
+        others: dict[int, list[Event]] = {}
+        times = np.array(recv_ns, np.int64)
+        for rows in scanner.read(frames):
+            reading = self._readings[rows.kind]
+            if reading.tick is not None:
+                rows.place(reading.tick, times, kinds, ints, floats)
+                ticks += len(rows)
+            elif reading.events is not None:
+                told = reading.events(rows, times[rows.at].tolist())
+                if told is not None:
+                    others.update(zip(rows.frames, told, strict=True))
+        lot = Lot(scanner.symbols, kinds, ints, floats, others, ticks)
+        return lot if len(lot) == count else self._mixed(scanner, frames, recv_ns, lot)
+
+    def _mixed(
+        self, scanner: Scanner, frames: Sequence[bytes], recv_ns: Sequence[int], lot: Lot
     ) -> Iterator[Decoded]:
         """What the scanner does not know is decoded when its turn comes."""
-        groups = scanner.read(frames)
-        told: list[list[Event] | None] = [None] * len(frames)
-        for rows in groups:
-            make = self._readings[rows.kind].events
-            is_all = len(rows) == len(frames)
-            events = make(rows, recv_ns if is_all else [recv_ns[i] for i in rows.frames])
-            if events is None:
-                continue
-            if is_all:
-                yield from events
-                return
-            for i, of_frame in zip(rows.frames, events, strict=True):
-                told[i] = of_frame
         seen: set[bytes] = set()
         learned = False
-        for i, read in enumerate(told):
+        for i, read in enumerate(lot.of_messages()):
             if read is not None:
                 yield read
                 continue
@@ -117,7 +141,7 @@ class Together:
                 seen.add(start)
                 learned |= self._learned(scanner, frame, start, decoded)
             yield decoded
-        if not groups and not learned:
+        if not len(lot) and not learned:
             self._pause = _PAUSE
 
     def _learned(

@@ -8,7 +8,6 @@ has, with what that returned or raised. The process ends by `close`, or at once 
 
 from __future__ import annotations
 
-import gc
 import os
 import pickle
 import queue
@@ -22,6 +21,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from collectors.errors import CollectorError, SinkError
+from collectors.process import dedicate_process
 from collectors.sinks import Sink, make_sink
 
 START, LAST_TRADES, WRITE, FLUSH, CLOSE = range(5)
@@ -140,7 +140,7 @@ class _Server:
         if what == START:
             arguments, options = pickle.loads(content)
             self._sink = make_sink(name, *arguments, **options)
-            gc.freeze()  # see `dedicate_process`
+            dedicate_process()
             return self._sink.name, self._sink.flush_s, self._sink.merge_rows
         assert self._sink is not None
         if what == LAST_TRADES:

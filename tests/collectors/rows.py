@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from collectors.adapter import BookUpdate, Funding, Gap, Quote, Recovery, Trade
-from collectors.schema import BUILDERS
+from collectors.builders import BUILDERS
 from collectors.serialisation.json import plain_column
 
 NOON = 1_767_614_400_000_000_000  # 2026-01-05T12:00:00Z

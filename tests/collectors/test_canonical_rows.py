@@ -6,8 +6,9 @@ import pyarrow as pa
 import pytest
 
 from collectors.adapter import BookUpdate, Funding, Gap, Quote, Recovery, Trade
+from collectors.builders import BUILDERS
 from collectors.levels import LevelRows
-from collectors.schema import BUILDERS, SCHEMAS
+from collectors.schema import SCHEMAS
 
 BTC, ETH = "BTC/USDT", "ETH/USDT"
 

@@ -85,7 +85,7 @@ async def taken(socket):
     messages = []
     try:
         while True:
-            messages += await socket.messages()
+            messages += (await socket.messages())[0]
     except ConnectionClosed as error:
         return messages, error
 
@@ -139,7 +139,7 @@ def test_messages_may_come_together_with_the_answer_to_the_handshake(places):
         socket, answer = connecting()
         for piece in cut(answer + text(b"online") + text(b"again"), places):
             socket.data_received(piece)
-        return await socket.messages()
+        return (await socket.messages())[0]
 
     assert asyncio.run(run()) == [b"online", b"again"]
 
@@ -148,7 +148,7 @@ def test_pings_are_answered():
     async def run():
         socket, answer = connecting()
         socket.data_received(answer + text(b"one") + frame(Opcode.PING, b"42") + text(b"two"))
-        return socket.transport.written, await socket.messages()
+        return socket.transport.written, (await socket.messages())[0]
 
     written, messages = asyncio.run(run())
     assert written[0] & 0x0F == Opcode.PONG
@@ -162,7 +162,7 @@ def test_reading_stops_while_too_many_messages_wait():
         states = [socket.transport.is_reading]
         socket.data_received(text(b"1"))
         states.append(socket.transport.is_reading)
-        count = len(await socket.messages())
+        count = len((await socket.messages())[0])
         return count, [*states, socket.transport.is_reading]
 
     assert asyncio.run(run()) == (MAX_WAITING + 1, [True, False, True])
@@ -220,3 +220,69 @@ def test_messages_of_a_server_arrive():
     messages, error = asyncio.run(run())
     assert messages == sent
     assert isinstance(error, ConnectionClosedOK)
+
+
+class Clock:
+    """Counts how often it is asked."""
+
+    def __init__(self):
+        self.now = 0
+
+    def __call__(self):
+        self.now += 1
+        return self.now
+
+
+async def opened(clock):
+    socket, answer = connecting()
+    socket._clock = clock
+    socket.data_received(answer)
+    return socket
+
+
+def test_messages_have_the_times_of_their_arrival():
+    async def run():
+        socket = await opened(Clock())
+        socket.data_received(text(b"a") + text(b"b"))
+        socket.data_received(text(b"cc")[:3])
+        socket.data_received(text(b"cc")[3:] + text(b"d"))
+        return await socket.messages()
+
+    assert asyncio.run(run()) == ([b"a", b"b", b"cc", b"d"], [1, 1, 2, 2])
+
+
+def test_messages_wait_for_each_other_until_there_are_enough():
+    async def run():
+        socket = await opened(Clock())
+        taking = asyncio.ensure_future(socket.messages(3, 3600.0))
+        for sent in (b"a", b"b"):
+            socket.data_received(text(sent))
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert not taking.done()
+        socket.data_received(text(b"c"))
+        return await taking
+
+    assert asyncio.run(run())[0] == [b"a", b"b", b"c"]
+
+
+def test_messages_wait_for_each_other_only_so_long():
+    async def run():
+        socket = await opened(Clock())
+        socket.data_received(text(b"a"))
+        return await socket.messages(3, 0.001)
+
+    assert asyncio.run(run())[0] == [b"a"]
+
+
+def test_messages_do_not_wait_for_a_connection_that_is_lost():
+    async def run():
+        socket = await opened(Clock())
+        taking = asyncio.ensure_future(socket.messages(3, 3600.0))
+        socket.data_received(text(b"a"))
+        await asyncio.sleep(0)
+        socket.eof_received()
+        socket.connection_lost(None)
+        return await taking
+
+    assert asyncio.run(run())[0] == [b"a"]

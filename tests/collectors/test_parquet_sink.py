@@ -8,8 +8,8 @@ import pytest
 
 from collectors.adapter import Trade
 from collectors.errors import SinkError
-from collectors.schema import TradesBuilder
 from collectors.sinks.parquet import ParquetSink
+from collectors.tick_builders import TradesBuilder
 
 NOON = 1_767_614_400_000_000_000
 HOUR = 3_600_000_000_000

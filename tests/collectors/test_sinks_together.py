@@ -13,6 +13,7 @@ from crash_scenarios import SCENARIOS
 from rows import plain
 from topics import read_topic
 
+from collectors.builders import BUILDERS
 from collectors.exchanges import make_adapter
 from collectors.integrity import Integrity
 from collectors.metrics import Metrics
@@ -20,7 +21,6 @@ from collectors.queue_group import SinkGroup
 from collectors.queues import SinkQueue
 from collectors.raw import RawReader
 from collectors.recordings import BINANCE_DEMO
-from collectors.schema import BUILDERS
 from collectors.sinks import make_sink
 
 FRAMES = 3000

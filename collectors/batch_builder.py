@@ -1,0 +1,81 @@
+"""Canonical batches of one channel, collected from events."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from collectors.schema import SCHEMAS
+
+if TYPE_CHECKING:
+    from collectors.lot import Lot
+
+
+class BatchBuilder(ABC):
+    """Collects one exchange's events of one channel and gives them as a canonical batch."""
+
+    channel: ClassVar[str]
+    handlers: Mapping[type, Callable[[Any], None]]
+    """Event types that make rows of this channel -> the method that takes them."""
+
+    def __init__(self, exchange: str) -> None:
+        self.schema = SCHEMAS[self.channel]
+        self._exchange = pa.array([exchange])
+        self._zeros = pa.array([], pa.int32())
+        self._codes: dict[str, int] = {}
+        self._symbols = pa.array([], pa.string())
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Rows collected since the last `take`."""
+
+    @abstractmethod
+    def _drain(self) -> dict[str, Any]:
+        """The columns collected, `symbol` as codes and without `exchange`; forget the rows."""
+
+    def take(self) -> pa.RecordBatch:
+        """The rows collected since the last call."""
+        rows = len(self)
+        columns = self._drain()
+        if len(self._symbols) < len(self._codes):
+            self._symbols = pa.array(self._codes, pa.string())
+        if len(self._zeros) < rows:
+            self._zeros = pa.array(np.zeros(2 * rows, np.int32))
+        columns["exchange"] = pa.DictionaryArray.from_arrays(self._zeros[:rows], self._exchange)
+        codes = columns["symbol"]
+        if not isinstance(codes, pa.Array):
+            codes = pa.array(codes, pa.int32())
+        columns["symbol"] = pa.DictionaryArray.from_arrays(codes, self._symbols)
+        arrays = [
+            values if isinstance(values, pa.Array) else pa.array(values, field.type, size=rows)
+            for field in self.schema
+            for values in (columns[field.name],)
+        ]
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+
+    def add(self, lot: Lot) -> None:  # noqa: B027 - most channels have no rows of them
+        """Take the trades and quotes of a lot."""
+
+    def _code(self, symbol: str) -> int:
+        return self._codes.setdefault(symbol, len(self._codes))
+
+
+class RowBuilder(BatchBuilder):
+    """Rows end to end in one list: the cheapest append, and no object per row to collect later."""
+
+    columns: ClassVar[tuple[str, ...]]
+
+    def __init__(self, exchange: str) -> None:
+        super().__init__(exchange)
+        self._values: list[Any] = []
+
+    def __len__(self) -> int:
+        return len(self._values) // len(self.columns)
+
+    def _drain(self) -> dict[str, Any]:
+        values, self._values = self._values, []
+        return {name: values[i :: len(self.columns)] for i, name in enumerate(self.columns)}

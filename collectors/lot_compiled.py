@@ -1,0 +1,111 @@
+"""The compiled part of lots: reading them off a scanner, looking for gaps, making rows of them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from collectors.lot import NO_TIME, QUOTE, RECV_TS, SEQ, SIDE, SYMBOL, TRADE, TS
+from collectors.scan.steps import MICROSECONDS
+
+_jit = njit(cache=True, nogil=True, error_model="numpy")
+
+
+@_jit
+def place(kind, frames, found, symbol_of, recv_ns, columns, read, values, kinds, ints, floats):  # type: ignore[no-untyped-def]
+    """Put messages of a kind into a lot; `columns` says where their values were `read` to: number,
+    time (−1: there is none), is the buyer the maker; then those of the decimals."""
+    seq, time, maker = columns[0], columns[1], columns[2]
+    for at in frames:
+        kinds[at] = kind
+        ints[RECV_TS, at] = recv_ns[at]
+        ints[SYMBOL, at] = symbol_of[found[at]]
+        ints[SEQ, at] = read[seq, at]
+        ints[TS, at] = NO_TIME
+        if time >= 0:
+            told = read[time, at]
+            ints[TS, at] = told * (1_000_000 if told < MICROSECONDS else 1_000)
+        if kind == TRADE:
+            ints[SIDE, at] = 1 - 2 * read[maker, at]
+        for n in range(2 if kind == TRADE else 4):
+            floats[n, at] = values[columns[3 + n], at]
+
+
+@_jit
+def chain(kinds, ints, firsts, lasts):  # type: ignore[no-untyped-def]
+    """Find each symbol's first and last trade and quote (−1: none so far). Whether the numbers of
+    trades rise by one, and those of quotes rise."""
+    trades = quotes = True
+    for at in range(len(kinds)):
+        kind = kinds[at]
+        if kind == 0:
+            continue
+        symbol = ints[SYMBOL, at]
+        before = lasts[kind - 1, symbol]
+        if before < 0:
+            firsts[kind - 1, symbol] = at
+        elif kind == TRADE:
+            trades &= ints[SEQ, at] - ints[SEQ, before] == 1
+        else:
+            quotes &= ints[SEQ, at] > ints[SEQ, before]
+        lasts[kind - 1, symbol] = at
+    return trades, quotes
+
+
+@_jit
+def add_trades(kinds, ints, floats, codes, row, own_ints, own_floats):  # type: ignore[no-untyped-def]
+    """Rows of the trades, from `row` on; returns where they end."""
+    for at in range(len(kinds)):
+        if kinds[at] == TRADE:
+            _common(ints, at, codes, own_ints, row)
+            own_ints[SIDE, row] = ints[SIDE, at]
+            own_floats[0, row] = floats[0, at]
+            own_floats[1, row] = floats[1, at]
+            row += 1
+    return row
+
+
+@_jit
+def add_ticks(kinds, ints, floats, codes, in_force, row, own_ints, own_floats):  # type: ignore[no-untyped-def]
+    """Rows of the trades and quotes, from `row` on, with the quotes in force, which are kept;
+    returns where they end. What there is not is NaN, and side 0."""
+    for at in range(len(kinds)):
+        kind = kinds[at]
+        if kind == 0:
+            continue
+        _common(ints, at, codes, own_ints, row)
+        quote = in_force[own_ints[SYMBOL, row]]
+        if kind == QUOTE:
+            for n in range(4):
+                quote[n] = floats[n, at]
+            quote[4] = math.nan
+        is_trade = kind == TRADE
+        own_ints[SIDE, row] = ints[SIDE, at] if is_trade else 0
+        own_floats[0, row] = floats[0, at] if is_trade else math.nan
+        own_floats[1, row] = floats[1, at] if is_trade else math.nan
+        for n in range(5):
+            own_floats[2 + n, row] = quote[n]
+        row += 1
+    return row
+
+
+@_jit
+def _common(ints, at, codes, own_ints, row):  # type: ignore[no-untyped-def]
+    """What every row has."""
+    own_ints[RECV_TS, row] = ints[RECV_TS, at]
+    own_ints[TS, row] = ints[TS, at]
+    own_ints[SYMBOL, row] = codes[ints[SYMBOL, at]]
+    own_ints[SEQ, row] = ints[SEQ, at]
+
+
+def compile_all() -> None:
+    """Compile, or load what was compiled before."""
+    kinds, none = np.zeros(0, np.int8), np.zeros(0, np.int64)
+    ints, floats = np.zeros((5, 0), np.int64), np.zeros((7, 0))
+    codes, columns = np.zeros(0, np.int32), np.zeros(7, np.int64)
+    place(TRADE, none, none, none, none, columns, ints, floats, kinds, ints, floats)
+    chain(kinds, ints, ints, ints)
+    add_trades(kinds, ints, floats, codes, 0, ints, floats)
+    add_ticks(kinds, ints, floats, codes, floats, 0, ints, floats)

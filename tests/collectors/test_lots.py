@@ -1,0 +1,177 @@
+"""Trades and quotes taken by the lot: the rows, gaps and counts of messages taken one by one."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collectors.adapter import Quote, Trade
+from collectors.errors import DecodeError
+from collectors.exchanges import make_adapter
+from collectors.feed_core import FeedCore
+from collectors.lot import Lot
+from collectors.raw import RawReader
+from collectors.scan import ready
+from collectors.scan.together import FEW
+from collectors.session import Forget, Lost, Session, mark
+from collectors.simulator import generate_frames
+from collectors.venues import venue
+
+CHANNELS = ("ticker", "trades", "book", "gaps")
+PAIRS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
+SENT = list(generate_frames(PAIRS, seconds=1e9, frames=1500, seed=5))
+EMPTY = (
+    b'{"stream":"btcusdt@bookTicker","data":{"u":%d,"s":"BTCUSDT","b":"0","B":"0","a":"9","A":"1"}}'
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _loaded():
+    ready.load()
+
+
+class Taken:
+    """What a session makes of messages."""
+
+    def __init__(self, exchange="binance", channels=CHANNELS):
+        self.session = Session(make_adapter(exchange), channels)
+        if exchange == "binance":
+            self.session.adapter.subscribe(list(PAIRS), ["book"])
+        self.batches = {channel: [] for channel in channels}
+        self.lots = 0
+        self.errors = []
+
+    def singly(self, messages):
+        for recv_ns, frame in messages:
+            try:
+                self.session.frame(recv_ns, frame)
+            except DecodeError as error:
+                self.errors.append(str(error))
+
+    def together(self, messages):
+        times, frames = zip(*messages, strict=True) if messages else ((), ())
+        messages_told = 0
+        for told in self.session.many(frames, times):
+            messages_told += told.ticks if isinstance(told, Lot) else 1
+            self.lots += isinstance(told, Lot)
+            if isinstance(told, DecodeError):
+                self.errors.append(str(told))
+        assert messages_told == len(messages)
+
+    def take(self):
+        for channel, batch in self.session.take():
+            batch.validate(full=True)
+            self.batches[channel].append(batch)
+
+    def all(self):
+        """All that can be seen of it."""
+        self.take()
+        session, integrity = self.session, self.session.integrity
+        counts = session.frames, session.errors, dict(session.events), dict(session.ignored)
+        return self.batches, self.errors, counts, (integrity.gaps, integrity.duplicates)
+
+
+def assert_same(messages, cuts, takes=(), exchange="binance", channels=CHANNELS):
+    """`cuts`: where lots end; after those of `takes` rows are taken. How many lots were taken."""
+    alone, many = Taken(exchange, channels), Taken(exchange, channels)
+    ends = sorted({*cuts, len(messages)})
+    for begin, end in zip([0, *ends], ends, strict=False):
+        alone.singly(messages[begin:end])
+        many.together(messages[begin:end])
+        if end in takes:
+            alone.take()
+            many.take()
+    assert many.all() == alone.all()
+    return many.lots
+
+
+def test_clean_feed_is_taken_by_the_lot():
+    cuts = range(0, len(SENT), 2 * FEW)
+    assert assert_same(SENT, cuts, cuts) >= len(cuts) - 3
+
+
+def spoil(messages, draw):
+    """The messages with some missing, twice, out of order, without a side, lost or forgotten."""
+    messages = list(messages)
+    for _ in range(draw(st.integers(0, 6))):
+        at = draw(st.integers(0, len(messages) - 1))
+        recv_ns, frame = messages[at]
+        what = draw(st.sampled_from(["drop", "twice", "later", "empty", "lost", "forget", "junk"]))
+        if what == "drop":
+            del messages[at : at + draw(st.integers(1, 4))]
+        elif what == "twice":
+            messages[at:at] = [messages[at]] * draw(st.integers(1, 3))
+        elif what == "later":
+            to = min(at + draw(st.integers(1, 5)), len(messages) - 1)
+            messages[at], messages[to] = (recv_ns, messages[to][1]), (messages[to][0], frame)
+        else:
+            told = {
+                "empty": EMPTY % draw(st.sampled_from([1, 10**15])),
+                "lost": mark(Lost("disconnect", draw(st.sampled_from([None, ["ticker"]])))),
+                "forget": mark(Forget(["trades", "ticker"], ["ETH/USDT"])),
+                "junk": b'{"stream":"btcusdt@trade","data":{"e":"trade"}}',
+            }
+            messages.insert(at, (recv_ns, told[what]))
+    return messages
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_spoiled_feed_in_any_lots(data):
+    begin = data.draw(st.integers(0, 300))
+    messages = spoil(SENT[begin : begin + 900], data.draw)
+    cuts = data.draw(st.lists(st.integers(0, len(messages)), max_size=12))
+    takes = data.draw(st.sets(st.sampled_from(cuts or [0])))
+    channels = data.draw(st.sampled_from([CHANNELS, ("trades",), ("ticker", "gaps")]))
+    assert_same(messages, cuts, takes, channels=channels)
+
+
+@pytest.mark.parametrize("exchange", ["binance", "binance-futures"])
+@pytest.mark.parametrize("size", [FEW, 1000])
+def test_recorded_frames(captures, exchange, size):
+    name = {"binance": "binance/spot", "binance-futures": "binance_usdm/usdm"}[exchange]
+    recorded = list(RawReader(captures / f"{name}_btcusdt_20240808.recv_ns.gz"))[:20_000]
+    channels = (*make_adapter(exchange).channels, "gaps")
+    cuts = range(0, len(recorded), size)
+    assert assert_same(recorded, cuts, cuts, exchange, channels) > len(cuts) // 2
+
+
+def test_quotes_in_force_pass_from_lots_to_messages_and_back():
+    cuts = [0, 400, 405, 410, 700, 720, 1100]  # fewer than FEW are taken one by one
+    assert assert_same(SENT, cuts) >= 3
+
+
+def test_feed_takes_note_of_lots_as_of_messages():
+    def heard(lot):
+        session = Session(make_adapter("binance"), CHANNELS)
+        core = FeedCore(session.adapter, venue("binance", "", ""), session)
+        core.subscribe(list(PAIRS), CHANNELS[:3], SENT[0][0])
+        core.opened(1, SENT[0][0])
+        for begin in range(0, len(SENT), lot):
+            times, frames = zip(*SENT[begin : begin + lot], strict=True)
+            core.received_many(1, times, frames)
+        pairs = {pair: known.heard_ns for pair, known in core.subscriptions.items()}
+        counters = core.counters
+        assert 0 <= counters.lag_ns < 10**9
+        counted = counters.frames, counters.gaps, counters.duplicates, counters.errors
+        return pairs, core.lines[1].carried, counted
+
+    alone, many = heard(1), heard(250)
+    assert many == alone
+    assert 0 not in many[0].values()
+
+
+def test_lot_is_the_events_of_its_messages():
+    times, frames = zip(*SENT[:1000], strict=True)
+    alone, many = make_adapter("binance"), make_adapter("binance")
+    for adapter in (alone, many):
+        adapter.subscribe(list(PAIRS), ["book"])
+    list(many.decode_many(frames[:500], times[:500]))
+    lot = many.decode_many(frames[500:], times[500:])
+    assert isinstance(lot, Lot)
+    events = list(map(alone.decode, frames, times))[500:]
+    assert list(lot) == events
+    kinds = [type(of_one[0]) for of_one in events]
+    assert lot.ticks == kinds.count(Trade) + kinds.count(Quote)
+    assert len(lot) == 500
+    last = {e.symbol: e for (e, *_) in events if type(e) is Quote}
+    assert lot.last_quotes == last
