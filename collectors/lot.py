@@ -7,9 +7,10 @@ which is imported where there is a lot: who made it has loaded the compiler.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,8 @@ from collectors.adapter import Event, Quote, Trade
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    _Which = slice | Sequence[int] | NDArray[np.int64]
 
 TRADE, QUOTE = 1, 2
 """Kinds of messages; every other one is 0."""
@@ -60,33 +63,41 @@ class Lot:
 
     def __iter__(self) -> Iterator[list[Event]]:
         """The events of each message."""
-        return (events for events in self.of_messages() if events is not None)
+        for kind, events in ((TRADE, self.trades), (QUOTE, self.quotes)):
+            if (self.kinds == kind).all():  # then each is made when its turn comes
+                return ([event] for event in events(slice(None)))
+        return iter(self.of_messages())  # type: ignore[arg-type]  # there are no others
 
     def of_messages(self) -> list[list[Event] | None]:
         """The events of each message that there was, None for those that are not of the lot."""
         told: list[list[Event] | None] = [None] * len(self.kinds)
         for kind, events in ((TRADE, self.trades), (QUOTE, self.quotes)):
-            at = np.flatnonzero(self.kinds == kind).tolist()
-            for i, event in zip(at, events(at), strict=True):
+            at = np.flatnonzero(self.kinds == kind)
+            for i, event in zip(at.tolist(), events(at), strict=True):
                 told[i] = [event]
         for i, of_one in self.others.items():
             told[i] = of_one
         return told
 
-    def trades(self, at: Sequence[int]) -> Iterator[Trade]:
+    def trades(self, at: _Which) -> Iterator[Trade]:
         """Those of the messages `at`."""
-        *common, seqs, sides = self._ints(at)
-        return map(Trade, *common, seqs, seqs, *self.floats[:2, at].tolist(), sides)
+        seqs, sides = self.ints[SEQ, at].tolist(), self.ints[SIDE, at].tolist()
+        return map(Trade, *self._common(at), seqs, seqs, *self.floats[:2, at].tolist(), sides)
 
-    def quotes(self, at: Sequence[int]) -> Iterator[Quote]:
+    def quotes(self, at: _Which) -> Iterator[Quote]:
         """Those of the messages `at`."""
-        return map(Quote, *self._ints(at)[:4], *self.floats[:, at].tolist())
+        seqs = self.ints[SEQ, at].tolist()
+        return map(Quote, *self._common(at), seqs, *self.floats[:, at].tolist())
 
-    def _ints(self, at: Sequence[int]) -> list[Any]:
-        received, times, symbols, *others = self.ints[:, at].tolist()
-        if NO_TIME in times:
-            times = [None if time == NO_TIME else time for time in times]
-        return [received, times, map(self.symbols.__getitem__, symbols), *others]
+    def _common(self, at: _Which) -> tuple[Iterable[Any], ...]:
+        """Receive times, times, symbols."""
+        ts = self.ints[TS, at]
+        missing = ts == NO_TIME
+        times: Iterable[int | None] = repeat(None) if missing.all() else ts.tolist()
+        if missing.any() and not missing.all():
+            times = [None if time == NO_TIME else time for time in ts.tolist()]
+        symbols = map(self.symbols.__getitem__, self.ints[SYMBOL, at].tolist())
+        return self.ints[RECV_TS, at].tolist(), times, symbols
 
     @cached_property
     def chains(self) -> tuple[Chain, Chain]:
