@@ -131,15 +131,22 @@ class Feed:
     async def _end(self) -> None:
         """Take what has arrived, close the sockets, let a batch that is being handed on arrive, end
         the tasks."""
+        try:
+            if self._failure is None:
+                self._take_what_waits()
+        finally:
+            self._do(self.core.stop())
+            async with self._handing:
+                tasks = list(self._tasks)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _take_what_waits(self) -> None:
         for line, socket in self._sockets.items():
             while (waiting := socket.take(LOT))[0]:
-                self._do(self.core.received_many(line, waiting[1], waiting[0]))
-        self._do(self.core.stop())
-        async with self._handing:
-            tasks = list(self._tasks)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+                frames, times = waiting
+                self._do(self.core.received_many(line, times, frames))
 
     # -- tasks -----------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import msgspec
 import pyarrow as pa
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.frames import Frame, Opcode
 
 from collectors.exchanges import make_adapter
 from collectors.feed import Feed
@@ -84,6 +85,28 @@ def test_rows_that_wait_for_a_slow_sink_arrive_when_the_feed_is_stopped() -> Non
     asyncio.run(collect(handler, lambda feed, channel, batch: slow(feed, batch)))
     assert rows == list(range(1, len(rows) + 1))
     assert rows
+
+
+def test_what_waits_in_a_socket_is_taken_when_the_feed_is_stopped() -> None:
+    rows: list[int] = []
+
+    async def handler(socket: ServerConnection) -> None:
+        await socket.recv()
+        await socket.send(quote(1))
+        await socket.wait_closed()
+
+    def on_batch(feed: Feed, channel: str, batch: pa.RecordBatch) -> None:
+        if not rows:
+            (socket,) = feed._sockets.values()
+            for number in range(2, 601):
+                socket.data_received(
+                    Frame(Opcode.TEXT, quote(number).encode()).serialize(mask=False)
+                )
+            feed.stop()
+        rows.extend(batch["seq"].to_pylist())
+
+    asyncio.run(collect(handler, on_batch))
+    assert rows == list(range(1, 601))
 
 
 def test_a_connection_that_drops_is_opened_again_and_the_hole_is_told() -> None:
