@@ -62,9 +62,8 @@ class _TickBuilder(RowBuilder):
         """The rows of lots so far, and those of events that came after them."""
         if self._used:
             rows, self._used = self._used, 0
-            ints, floats = self._ints[:, :rows], self._floats[:, :rows]
-            # Who has the rows keeps the memory.
-            self._ints, self._floats = np.empty((5, 0), np.int64), np.empty((len(floats), 0))
+            # Copies: a batch that waits in a queue holds no more memory than its rows take.
+            ints, floats = self._ints[:, :rows].copy(), self._floats[:, :rows].copy()
             sides, no_time = ints[SIDE], ints[TS] == NO_TIME
             part = {
                 "ts": pa.array(ints[TS], TIME, mask=no_time if no_time.any() else None),

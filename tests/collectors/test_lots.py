@@ -1,9 +1,12 @@
 """Trades and quotes taken by the lot: the rows, gaps and counts of messages taken one by one."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from collectors import tick_builders
 from collectors.adapter import Quote, Trade
 from collectors.errors import DecodeError
 from collectors.exchanges import make_adapter
@@ -158,6 +161,26 @@ def test_feed_takes_note_of_lots_as_of_messages():
     alone, many = heard(1), heard(250)
     assert many == alone
     assert 0 not in many[0].values()
+
+
+def test_batches_hold_no_more_memory_than_their_rows_take():
+    taken = Taken()
+    for begin in (0, 300):
+        taken.together(SENT[begin : begin + 300])
+        taken.take()
+    before = {channel: len(batches) for channel, batches in taken.batches.items()}
+    tracemalloc.start()
+    try:
+        for begin in range(600, 1500, 2 * FEW):
+            taken.together(SENT[begin : begin + 2 * FEW])
+            taken.take()
+        of_builders = tracemalloc.Filter(True, tick_builders.__file__)
+        told = tracemalloc.take_snapshot().filter_traces([of_builders]).statistics("filename")
+    finally:
+        tracemalloc.stop()
+    new = [b for c in ("ticker", "trades") for b in taken.batches[c][before[c] :]]
+    assert len(new) > 20
+    assert sum(one.size for one in told) < 2 * sum(batch.nbytes for batch in new)
 
 
 def test_lot_is_the_events_of_its_messages():
