@@ -30,10 +30,12 @@ import numba
 import numpy as np
 
 from gpukern import order
-from gpukern.forms import cpu_back, lanes
+from gpukern.forms import cpu_back, lanes, scratch
 from gpukern.kernel import Kernel
 
 ENTRY = "void(CPointer(int64))"
+LOOP: dict[str, Any] = {"nogil": True, "error_model": "numpy", "boundscheck": False}
+LOOP |= scratch.UNCOUNTED
 
 _lock = threading.RLock()
 _modules: dict[tuple[str, bool], types.ModuleType] = {}
@@ -97,8 +99,9 @@ def compiled(function: Callable[..., Any]) -> Any:
     """The function for use inside compiled loops (functions are compiled on first use only)."""
     if hasattr(function, "py_func"):
         return function
-    # Without forceinline larger bodies become calls and their state goes through memory.
-    return numba.njit(error_model="numpy", forceinline=True)(function)
+    # Without forceinline larger bodies become calls and their state goes through memory. They may
+    # make arrays, which the loops that call them cannot (``forms/scratch.py``).
+    return numba.njit(error_model="numpy", forceinline=True, **scratch.MAY_ALLOCATE)(function)
 
 
 def load(
@@ -186,11 +189,14 @@ def text_digest(function: Callable[..., Any]) -> str:
 
 def _digest(kernel: Kernel, text: str) -> str:
     """Of everything that went into a kernel variant."""
-    parts = [text, platform.python_version(), numba.__version__, llvmlite.__version__]
+    parts = [text, repr(LOOP)]
+    parts += [platform.python_version(), numba.__version__, llvmlite.__version__]
     for name in sorted(kernel.functions):
         parts.append(f"{name}={source_of(kernel.functions[name])}")
     if "from gpukern.order import" in text:
         parts.append(inspect.getsource(order))
+    if "scratch(" in text:
+        parts.append(inspect.getsource(scratch))
     if "to_lanes(" in text:
         parts.append(inspect.getsource(lanes))
     if "from gpukern.forms.cpu_back import" in text:
@@ -212,12 +218,12 @@ def write(path: Path, text: str) -> Path:
 
 def _execute(kernel: Kernel, name: str, path: Path, jit: bool) -> types.ModuleType:
     functions = kernel.functions
+    names: dict[str, Any]
     if not jit:
-        names = {"compile_loop": lambda loop: loop, **lanes.PLAIN, **functions}
+        names = {"compile_loop": lambda loop: loop, **lanes.PLAIN, **scratch.PLAIN, **functions}
         return _executed(name, path, names, known=False)
-    compile_loop = numba.njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
-    names = {n: compiled(f) for n, f in functions.items()}
-    return _executed(name, path, {"compile_loop": compile_loop, **lanes.COMPILED, **names})
+    names = {"compile_loop": numba.njit(cache=True, **LOOP), **lanes.COMPILED, **scratch.COMPILED}
+    return _executed(name, path, names | {n: compiled(f) for n, f in functions.items()})
 
 
 def _executed(

@@ -42,6 +42,8 @@ class Blocks:
     def __init__(self, most: int) -> None:
         self.most = most
         self.free: deque[mmap.mmap] = deque()  # whose own operations are safe in any thread
+        # Kept here, because at the end of the process modules are gone before results are.
+        self.unused: int = getattr(mmap, "MADV_FREE", 0)
 
     def lend(self, size: int) -> np.ndarray:
         """So many bytes or more, whose content means nothing; the block comes back when no array
@@ -61,7 +63,7 @@ class Blocks:
 
     def give_back(self, block: mmap.mmap) -> None:
         """Nobody uses the block."""
-        block.madvise(mmap.MADV_FREE)
+        block.madvise(self.unused)
         self.free.append(block)
         kept = sum(map(len, tuple(self.free)))
         while kept > self.most and self.free:

@@ -3,7 +3,11 @@
 All work on ``s[0:n]``, a float64 array in ascending order without NaN.
 """
 
+import numpy as np
+from numba import njit
 from numba.extending import register_jitable
+
+from gpukern.forms.scratch import MAY_ALLOCATE
 
 # Windows up to this length are searched by counting: every 16th element, then single ones (short
 # windows: all). Comparisons that do not wait for each other beat a binary search, whose branches
@@ -116,6 +120,12 @@ def replace(s, n, old, x):
         for j in range(n, 0, -1):
             shifted = max(s[j - 1], min(x, s[j]))
             s[j] = s[j] if s[j] > old else shifted
+
+
+@njit(error_model="numpy", **MAY_ALLOCATE)
+def put_in_order(values, n, s):
+    """``s[0:n]`` becomes the first n values in order."""
+    s[:n] = np.sort(values[:n])
 
 
 @register_jitable

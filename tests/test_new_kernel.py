@@ -25,6 +25,8 @@ MARKET = samples.market()
 KERNELS = '''
 """Kernels of a user, in a module of their own."""
 
+import numpy as np
+
 from gpukern import scalar
 from gpukern.kernel import (
     NAN, NULL, composite, fold, integer, map_, min_periods, number, rank, step, window,
@@ -109,6 +111,24 @@ class user_streak:
         return (count, move), (int(count), int(move))
 
 
+@step("x", out="ring_median", params=[integer("span", 5, low=1)], ring="span", first="1",
+      units="x", scale=1, source="this test")
+class user_ring_median:
+    """Middle value of the last rows, the upper one of two: its step makes an array."""
+
+    state = "seen"
+
+    def init():
+        return (0.0,)
+
+    def step(seen, x, ring, k, span):
+        if x != x:
+            return (seen,), NULL
+        ring[k % span] = x
+        held = np.sort(ring[: min(k + 1, span)])
+        return (seen + 1.0,), held[len(held) // 2]
+
+
 @rank("x", out="midrange", params=[window(20), min_periods()], first="window", units="x", scale=1,
       source="this test")
 class user_midrange:
@@ -126,7 +146,8 @@ class user_bent:
     def build(x, span):
         return gk.rolling_mean(gk.diff(x), window=span)
 '''
-NAMES = ["user_bent", "user_log_spread", "user_midrange", "user_path", "user_streak",
+NAMES = ["user_bent", "user_log_spread", "user_midrange", "user_path", "user_ring_median",
+         "user_streak",
          "user_tick", "user_turnover_ratio"]  # fmt: skip
 
 

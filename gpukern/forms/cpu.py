@@ -18,7 +18,7 @@ with blocks of ``BLOCK`` rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ AHEAD = 8  # symbols whose state is asked for at once
 CHUNK = 256  # rows whose totals are held before they are turned into outputs
 MAX_LAGS = {"prev_": 1, "prev2_": 2}
 NULL = "-9223372036854775808"  # of outputs that are not floats
+NO_ROOMS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Source:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.depth = 0
+        self.rooms: list[str] = []
 
     def __call__(self, *lines: str) -> Source:
         self.lines.extend("    " * self.depth + line for line in lines)
@@ -61,6 +63,16 @@ class Source:
         self(*lines)
         self.depth += 1
         return self
+
+    def room(self, name: str, words: str = "0") -> Source:
+        """Scratch memory until the end of the loop (``scratch.py``); of no words: for later."""
+        self.rooms.append(name)
+        return self(f"{name} = scratch({words})")
+
+    def enlarge(self, name: str, words: str) -> Source:
+        """Have a room hold so many words or more."""
+        self(f"if len({name}) < {words}:")
+        return self(f"    release({name})", f"    {name} = scratch({words})")
 
     def end(self, levels: int = 1) -> Source:
         """Leave ``levels`` blocks."""
@@ -90,12 +102,18 @@ def excludes_current(kernel: Kernel, params: dict[str, Any]) -> bool:
 
 
 def _begin(
-    kernel: Kernel, title: str, scratch: list[str], ring: Sequence[str] = (), others: str = ""
+    kernel: Kernel,
+    title: str,
+    rooms: Mapping[str, str] = NO_ROOMS,
+    ring: Sequence[str] = (),
+    others: str = "",
+    begin: Sequence[str] = (),
 ) -> Source:
     """The head of a loop. ``ring``: lines that set ``first, last`` to words of a state row that a
     run of ``size`` rows will need, and others before them.
 
-    ``others`` are the arguments of more kernels that the loop serves.
+    ``rooms`` are those of the loop with their words; ``begin`` are lines before all
+    runs; ``others`` are the arguments of more kernels that the loop serves.
     """
     s = Source()
     ins = "".join(f", in_{i.name}" for i in kernel.inputs)
@@ -104,8 +122,9 @@ def _begin(
     s("@compile_loop")
     s.block(f"def run(runs, par, stride, st, ar, t{ins}{outs}{others}):")
     s("sti = st.view(np.int64)", "pari = par.view(np.int64)", "ari = ar.view(np.int64)")
-    s(*scratch)
-    s("touched = 0.0")
+    for name, words in rooms.items():
+        s.room(name, words)
+    s("touched = 0.0", *begin)
     s.block("for r in range(runs.shape[0]):")
     # With many symbols the state is in memory, not in a cache. Reading a word of the next few
     # rows at once lets those reads overlap; one after the other they are most of the time.
@@ -213,7 +232,7 @@ def _map(kernel: Kernel, params: dict[str, Any]) -> Template:
 def _map_plain(kernel: Kernel) -> Template:
     from gpukern.forms import cpu_rows
 
-    s = _begin(kernel, "map", [])
+    s = _begin(kernel, "map")
     s.block("for i in range(lo, hi):")
     _emit(s, kernel, invoke(kernel.functions["value"], "value", _scope(kernel, "i")), "i")
     uses_time = _uses_time(kernel, "value")
@@ -232,7 +251,7 @@ def _map_rows(kernel: Kernel, prefix: str, lagged: list[str]) -> Template:
     layout.add(["rows"], "i")
     fields = len(lagged)
     layout.ring_words = lambda v: fields * (v["k"] if prefix == "lag_" else 1)
-    s = _begin(kernel, "map with a lag in rows", [])
+    s = _begin(kernel, "map with a lag in rows")
     s("k = 1" if prefix == "prev_" else "k = p_k", *layout.load())
     base = layout.size
     s("head = min(k, hi - lo)")
@@ -280,7 +299,7 @@ def _map_time(kernel: Kernel, prefix: str, lagged: list[str]) -> Template:
     layout.add(["off", "cap", "head", "tail"], "i")
     data = [c for c in lagged if c != "t"]
     layout.arena_fields = 1 + len(data)
-    s = _begin(kernel, "map with a lag in time", [])
+    s = _begin(kernel, "map with a lag in time")
     s(*layout.load())
     _compact(s, layout.arena_fields)
     s.block("for i in range(lo, hi):")
@@ -329,7 +348,7 @@ def _step(kernel: Kernel, params: dict[str, Any]) -> Template:
     ring = kernel.ring
     if ring:
         layout.ring_words = lambda v: v[ring]
-    s = _begin(kernel, "step", [])
+    s = _begin(kernel, "step")
     s(*layout.load())
     if ring:
         s(f"ring = st[slot, {layout.size} : {layout.size} + p_{ring}]")
@@ -389,4 +408,5 @@ def _fold(kernel: Kernel, params: dict[str, Any]) -> Template:
 
 def _text(s: Source) -> str:
     """The text of a loop; its result only keeps the compiler from dropping the early reads."""
-    return "\n".join([*s.lines, "    return touched"]) + "\n"
+    last = [f"    release({name})" for name in s.rooms]
+    return "\n".join([*s.lines, *last, "    return touched"]) + "\n"

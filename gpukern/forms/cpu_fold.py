@@ -53,9 +53,9 @@ class Fold:
         self.read = {n for i in kernel.inputs for n in [i.name] if {n, "d" + n} & made} | shifted
         self.row_time = bool({"t"} & (made | shifted))
 
-    def scratch(self, extra: tuple[str, ...] = ()) -> list[str]:
+    def rooms(self, *extra: str) -> dict[str, str]:
         """Chunk buffers for totals."""
-        return [f"all_{n} = np.empty({CHUNK})" for n in [*self.totals, *self.inner_out, *extra]]
+        return {f"all_{n}": str(CHUNK) for n in [*self.totals, *self.inner_out, *extra]}
 
     def slices(self, at: str, length: str) -> list[str]:
         """Lines that slice what rows are made of: plain indices compile to better loops."""
@@ -247,10 +247,8 @@ def rows(kernel: Kernel, before: bool) -> Template:
     # after it (``before``: from it on) in the block before, the identity until a block has closed.
     layout.ring_words = lambda v: (raw + parts) * v["window"]
     wide = cpu_wide.fits(fold, "value")
-    scratch = fold.scratch() + (cpu_wide.SCRATCH if wide else [])
-    if lazy:
-        scratch.append("room = np.empty(0)")
-    s = cpu._begin(kernel, "fold over a window in rows", scratch, _entry(fold, layout, raw, parts))
+    rooms = fold.rooms() | (cpu_wide.ROOMS if wide else {}) | ({"room": "0"} if lazy else {})
+    s = cpu._begin(kernel, "fold over a window in rows", rooms, _entry(fold, layout, raw, parts))
     s("span = p_window", *layout.load())
     s(f"ring = st[slot, {layout.size} : {layout.size} + {raw} * span]")
     s(f"kept = st[slot, {layout.size} + {raw} * span : {layout.size} + {raw + parts} * span]")
@@ -350,9 +348,7 @@ def _owed(s: Source, fold: Fold, raw: int, parts: int) -> None:
     s("brief = hi - lo <= span // 2")
     s.block(f"if {OWED} != 0 or not brief:")
     s(f"{OWED} = 0 if brief else 1").block("if not brief:")
-    s(
-        f"if len(room) < {parts} * span:", f"    room = np.empty({parts} * span)", "sums = room"
-    ).end()
+    s.enlarge("room", f"{parts} * span")("sums = room").end()
     s.block("if k < span:")
     s.block("for j in range(span):")
     s(*(f"sums[j * {parts} + {n}] = {z}" for n, z in enumerate(fold.zero))).end(2)
@@ -389,7 +385,7 @@ def time(kernel: Kernel, before: bool) -> Template:
     cpu._add_lags(layout, fold.lags)
     raw, parts = len(fold.kept), len(fold.acc)
     layout.arena_fields = 1 + raw + parts
-    s = cpu._begin(kernel, "fold over a window in time", fold.scratch(("n",)))
+    s = cpu._begin(kernel, "fold over a window in time", fold.rooms("n"))
     s("window = p_window", *layout.load())
     s("times = ari[off : off + cap]")
     for n, x in enumerate(fold.kept, start=1):
@@ -461,8 +457,8 @@ def cumulative(kernel: Kernel, segmented: bool) -> Template:
     restart = [f"b_{b} = {e}" for b, e in zip(base, empty, strict=True)]
     restart += [*fold.reset(), *(f"c{x} = 0.0" for x in fold.centred), "o = 0", "k = 0"]
     wide, depth = not segmented and cpu_wide.fits(fold, "absorb", "total"), len(fold.lags)
-    scratch = fold.scratch() + (cpu_wide.SCRATCH if wide else [])
-    s = cpu._begin(kernel, "cumulative fold", scratch)
+    rooms = fold.rooms() | (cpu_wide.ROOMS if wide else {})
+    s = cpu._begin(kernel, "cumulative fold", rooms)
     s(*layout.load())
     s.block("if rows == 0:")
     s(*restart).end()

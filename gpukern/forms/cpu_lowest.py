@@ -24,9 +24,8 @@ KEPT = LANES  # values, so that a row's are one square's side
 ROWS, BEFORE, UP_TO, FROM, LOW, COUNT = 0, 1, 2, 2 + KEPT, 2 + 2 * KEPT, 2 + 3 * KEPT
 VALUES = COUNT + 1  # of each output
 LEAST = 2 * LANES  # rows of a run; with fewer, most of the time goes into the window before it
-SCRATCH = [
-    "wide = np.empty(0)", "line = np.empty(0)", f"firsts = np.empty({LANES}, np.int64)", "past = 0"
-]  # fmt: skip
+ROOMS = {"wide": "0", "line": "0", "places": str(LANES)}
+BEGIN = ["firsts = places.view(np.int64)", "past = 0"]
 UNSORTED = "kept[0] != kept[0]"
 
 
@@ -71,8 +70,7 @@ def together(s: Source, kernel: Kernel, ring: int) -> None:
     s("at, size = z * width, runs[r + z, 2] - runs[r + z, 1]")
     s(f"before = st[runs[r + z, 0], {ring} : {ring} + window]")
     s("q = sti[runs[r + z, 0], 0] % window")
-    s("line[at : at + window - q] = before[q:]")
-    s("line[at + window - q : at + window] = before[:q]")
+    s("move(line, at, before, q, window - q)", "move(line, at + window - q, before, 0, q)")
     s("at += window", "x = 0.0", f"now = in_{name}[runs[r + z, 1] : runs[r + z, 2]]")
     s("for j in range(size):", "    x = now[j] + 0.0", "    odd += 1 if x != x else 0")
     s("    line[at + j] = x", "for j in range(size, length):", "    line[at + j] = x").end()
@@ -83,8 +81,7 @@ def together(s: Source, kernel: Kernel, ring: int) -> None:
     s("slot, at, size = runs[r + z, 0], z * width + window, runs[r + z, 2] - runs[r + z, 1]")
     s("q = sti[slot, 0] % window", "first = min(size, window - q)")
     s(f"before = st[slot, {ring} : {ring} + window]")
-    s("before[q : q + first] = line[at : at + first]")
-    s("before[: size - first] = line[at + first : at + size]")
+    s("move(before, q, line, at, first)", "move(before, 0, line, at + first, size - first)")
     s(f"st[slot, {ring} + window] = np.nan", "sti[slot, 0] += size").end()
     starts = ", ".join(f"{lane} * width" for lane in range(LANES))
     for n in range(len(kernel.outputs)):
@@ -121,7 +118,7 @@ def rows(s: Source, kernel: Kernel) -> None:
     s.block("if n == window or rows == n == window - 1:")
     _room(s, kernel)
     # A line: the window before, oldest first, and the rows.
-    s("line[: window - q] = ring[q:]", "line[window - q : window] = ring[:q]")
+    s("move(line, 0, ring, q, window - q)", "move(line, window - q, ring, 0, q)")
     s(f"rounds = (hi - i + {LANES} * window - 1) // ({LANES} * window)", "odd = 0")
     s.block("while i < hi and odd == 0:")
     s("size = (hi - i + rounds - 1) // rounds", f"now = in_{name}[i : i + size]")
@@ -135,15 +132,15 @@ def rows(s: Source, kernel: Kernel) -> None:
     for n in range(len(kernel.outputs)):
         s(f"from_lanes(out_{n}, {told}, wide, {(VALUES + n) * PART}, length)")
     s("i += size", "rows += size", "n = window", "rounds -= 1")
-    s("for j in range(window):", "    line[j] = line[size + j]").end(2)
+    s("move(line, 0, line, size, window)").end(2)
     s("q = rows % window")
-    s("ring[q:] = line[: window - q]", "ring[:q] = line[window - q : window]")
+    s("move(ring, q, line, 0, window - q)", "move(ring, 0, line, window - q, q)")
     s("kept[0] = np.nan", "ready = False").end()
 
 
 def _room(s: Source, kernel: Kernel) -> None:
-    s("if wide.size == 0:", f"    wide = np.empty({(VALUES + len(kernel.outputs)) * PART})")
-    s(f"    line = np.empty({2 * LANES * LONGEST})")
+    s.enlarge("wide", str((VALUES + len(kernel.outputs)) * PART))
+    s.enlarge("line", str(2 * LANES * LONGEST))
 
 
 def arguments(kernel: Kernel) -> str:
@@ -199,8 +196,9 @@ def _count(s: Source) -> None:
     s(f"{_word(COUNT)} = -1.0 if odd else count", "more += 1 if odd else 0").end()
     # Such rows follow each other; then the row that comes and the one that goes are enough.
     s.block("if more > 0:")
-    s(f"counted, found = np.full({LANES}, -1), np.zeros({LANES}, np.int64)")
-    s(f"before = np.zeros({LANES})")
+    s(f"before, words = scratch({LANES}), scratch({2 * LANES})")
+    s(f"counted, found = words.view(np.int64)[:{LANES}], words.view(np.int64)[{LANES}:]")
+    s(f"for lane in range({LANES}):", "    counted[lane] = -1")
     s.block(f"for m in range({LANES} * length):")
     s.block(f"if {_word(COUNT)} < 0.0:")
     s(f"last, lane = {top}, m % {LANES}", f"first = firsts[lane] - window + m // {LANES} + 1")
@@ -211,7 +209,8 @@ def _count(s: Source) -> None:
     s("near = line[first : first + window]", "many = 0")
     s("for z in range(len(near)):", "    many += 1 if near[z] <= last else 0")
     s("found[lane] = many").end()
-    s("counted[lane], before[lane] = m, last", f"{_word(COUNT)} = found[lane]").end(3)
+    s("counted[lane], before[lane] = m, last", f"{_word(COUNT)} = found[lane]").end(2)
+    s("release(before)", "release(words)").end()
 
 
 def _values(s: Source, kernel: Kernel) -> None:

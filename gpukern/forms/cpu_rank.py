@@ -16,7 +16,8 @@ from gpukern.forms.cpu import Source, Template
 from gpukern.forms.layout import Layout, invoke
 from gpukern.kernel import Kernel
 
-IMPORTS = "from gpukern.order import SCAN, exchange, insert, remove, replace, within\n\n"
+USED = "SCAN, exchange, insert, put_in_order, remove, replace, within"
+IMPORTS = f"from gpukern.order import {USED}\n\n"
 ROWS, ROWS_BEFORE = "rank_rows", "rank_rows_before"
 
 
@@ -82,10 +83,10 @@ def _rows(members: dict[str, tuple[Kernel, bool]], layout: Layout) -> Source:
     lowest = not others and not members[""][1] and cpu_lowest.fits(kernel)
     if lowest:  # which needs the window in order for few rows only
         ring = f"({base}, {base} + span) if size >= {cpu_lowest.SHORTEST} else ({ring})"
-    scratch = views + (cpu_lowest.SCRATCH if lowest else [])
-    s = cpu._begin(
-        kernel, "rank over a window in rows", scratch, [f"first, last = {ring}"], _arguments(others)
-    )
+    rooms = {"room": "0"} | (cpu_lowest.ROOMS if lowest else {})
+    begin = views + (cpu_lowest.BEGIN if lowest else [])
+    title, first_last = "rank over a window in rows", [f"first, last = {ring}"]
+    s = cpu._begin(kernel, title, rooms, first_last, _arguments(others), begin)
     for tag, other in others.items():
         cpu._load_parameters(s, other, tag)
     s("window = p_window")
@@ -96,7 +97,8 @@ def _rows(members: dict[str, tuple[Kernel, bool]], layout: Layout) -> Source:
     s(f"kept = st[slot, {base} + window : {base} + 2 * window]")
     # The sorted window lives between two sentinels, so that replacing a value is one pass
     # without a branch per element. It is made ready when a row needs it.
-    s("work = np.empty(window + 2)", "order = work[1:]", "ready = False")
+    s.enlarge("room", "window + 2")
+    s("work = room[: window + 2]", "order = work[1:]", "ready = False")
     s("q = rows % window", "i = lo")
     if lowest:
         cpu_lowest.start(s, kernel)
@@ -107,7 +109,7 @@ def _rows(members: dict[str, tuple[Kernel, bool]], layout: Layout) -> Source:
         s("continue").end()
     s.block("if not ready:")
     s("ready = True", "work[0] = -np.inf", "work[n + 1] = np.inf")
-    s(f"if n > 0 and {cpu_lowest.UNSORTED}:", "    kept[:n] = np.sort(ring[:n])")
+    s(f"if n > 0 and {cpu_lowest.UNSORTED}:", "    put_in_order(ring, n, kept)")
     s("for j in range(n):", "    work[j + 1] = kept[j]").end()
     _read(s, kernel)
     for tag, (member, excluded) in members.items():
@@ -143,7 +145,7 @@ def _arguments(others: dict[str, Kernel]) -> str:
 
 def _time(kernel: Kernel, layout: Layout, excluded: bool) -> Source:
     """The loop over a window in time."""
-    s = cpu._begin(kernel, "rank over a window in time", [])
+    s = cpu._begin(kernel, "rank over a window in time")
     s("window = p_window", *layout.load())
     cpu._compact(s, 2)
     s("ring = ar[off + cap : off + 2 * cap]", "order = ar[off + 2 * cap : off + 3 * cap]")

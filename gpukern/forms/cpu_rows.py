@@ -43,7 +43,8 @@ def row_order(kernel: Kernel) -> str:
         if column.optional:
             s(f"not_{column.name} = (absent >> {n}) & 1 == 1")
     for n, output in enumerate(kernel.outputs):
-        s(f"now_{n} = np.empty({CHUNK}{'' if output.dtype == 'f64' else ', np.int64'})")
+        s.room(f"room_{n}", str(CHUNK))
+        s(f"now_{n} = room_{n}{'' if output.dtype == 'f64' else '.view(np.int64)'}")
         s(f"stream_{n} = worth_streaming(len(out_0), out_{n})")
     s.block(f"for lo in range(0, len(out_0), {CHUNK}):")
     s(f"size = min({CHUNK}, len(out_0) - lo)")
@@ -65,7 +66,7 @@ def row_order(kernel: Kernel) -> str:
         else:
             s(f"nulls[{n}] += in_rows_words(now_{n}, {NULL}, {to})")
     s.end()
-    s("settle()")
+    s("settle()", *(f"release({name})" for name in s.rooms))
     return "\n".join(s.lines) + "\n"
 
 

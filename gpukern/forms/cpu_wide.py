@@ -182,11 +182,10 @@ class _Lanes:
 
 
 def _allocate(s: Source) -> None:
-    s.block("if wide.size == 0:")
-    s("wide = np.empty(WIDE)", "widi = wide.view(np.int64)").end()
+    s.enlarge("wide", "WIDE")("widi = wide.view(np.int64)")
 
 
-SCRATCH = ["wide = np.empty(0)", "widi = wide.view(np.int64)"]
+ROOMS = {"wide": "0"}
 
 
 def rows(s: Source, fold: Fold, before: bool) -> None:

@@ -154,3 +154,19 @@ def test_a_cut_off_cache_file_is_made_anew(tmp_path, suffix):
     for file in files:
         file.write_bytes(b"")
     assert run() == first == "[None, 3.0]\n"
+
+
+def test_loops_count_no_references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To what they slice: with thousands of symbols that was a tenth of the time."""
+    monkeypatch.setenv("GPUKERN_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(codegen, "_modules", {})
+    features = [
+        gk.rolling_std("x", window=20), gk.rolling_mean("x", window="1s"), gk.drawdown_equity("x"),
+        gk.diff("x"), gk.macd("x"),
+    ]  # fmt: skip
+    job = gk.Plan(features, by="symbol", time="ts").start()
+    for step in range(len(job.modules)):
+        job.compile(step)
+        (told,) = job.modules[step].run.inspect_llvm().values()
+        assert "define double" in told or "define i32" in told
+        assert "@NRT_incref" not in told

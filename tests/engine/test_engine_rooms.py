@@ -2,6 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 import gpukern as gk
 from gpukern import memory
@@ -68,3 +69,14 @@ def test_a_job_needs_rooms_for_one_piece_however_many_it_runs():
         job.push(table)
     assert after_one == {width: len(blocks) for width, blocks in job.rooms.free.items()}
     assert sum(after_one.values()) > 0
+
+
+@pytest.mark.skipif(not memory.KEEPS, reason="this system has no memory that is kept for reuse")
+def test_a_block_comes_back_when_modules_are_gone(monkeypatch):
+    """As at the end of a process, where results may be the last to go."""
+    free = memory.blocks().free
+    array = memory.empty(memory.LARGE)
+    before = len(free)
+    monkeypatch.setattr(memory, "mmap", None)
+    del array
+    assert len(free) == before + 1
