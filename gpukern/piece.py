@@ -236,14 +236,16 @@ class Piece:
             out, bits = out[lo:hi], bits[lo // 8 : (hi + 7) // 8]
             pos = None if pos is None else pos[lo:hi]
         floats = dense.dtype == np.float64 and self.skip
-        if pos is None and floats:
-            return cpu_back.in_rows(dense[lo:hi], False, out, bits)
+        null: float | int = np.nan
+        if not floats:
+            null, dense, out = NULL_WORD[dense.dtype.type], dense.view(np.int64), out.view(np.int64)
         if pos is None:
-            pos = np.arange(lo, hi, dtype=np.uint32)
-        if floats:
-            return cpu_back.to_rows(dense, pos, out, bits)
-        words, null = dense.view(np.int64), NULL_WORD[dense.dtype.type]
-        return cpu_back.to_rows_words(words, pos, null, out.view(np.int64), bits)
+            return cpu_back.to_rows(dense[lo:hi], None, null, False, out, bits)
+        stream = cpu_back.worth_streaming(len(out), out)
+        nulls = cpu_back.to_rows(dense, pos, null, stream, out, bits)
+        if stream:
+            cpu_back.settle()
+        return nulls
 
     def _close(
         self,

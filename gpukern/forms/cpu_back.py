@@ -10,21 +10,20 @@ fetched first and leave there what is still of use, which halves the time.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from llvmlite import ir
 from numba import njit
 from numba.core import types
-from numba.extending import intrinsic, register_jitable
+from numba.extending import intrinsic, overload, register_jitable
 
 STREAMED = 1 << 14  # rows of a call from which results are written around the caches
 LINE = 64  # bytes of a cache line, which such a write has to fill
 
 
-def _eight(*, gathered: bool, streamed: bool) -> Any:
-    """A function for ``out[at + j] = dense[pos[at + j]]`` with j < 8, or ``dense[at + j]`` if not
-    ``gathered``; it returns which are there, a bit for each.
+def _eight(*, streamed: bool) -> Any:
+    """A function for ``out[at + j] = dense[pos[at + j]]`` with j < 8, or ``dense[at + j]`` if
+    ``pos`` is None; it returns which are there, a bit for each.
 
     A float is missing where it is not finite, and becomes ``null``; an integer where it is
     ``null``. ``streamed``: around the caches; ``out[at]`` has to begin a cache line.
@@ -32,7 +31,7 @@ def _eight(*, gathered: bool, streamed: bool) -> Any:
 
     def place(typing: Any, dense: Any, pos: Any, at: Any, null: Any, out: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            store, there = _move(context, builder, signature, arguments, gathered)
+            store, there = _move(context, builder, signature, arguments)
             if streamed:
                 store.align = LINE
                 one = ir.Constant(ir.IntType(32), 1)
@@ -54,24 +53,23 @@ def _fence(typing: Any) -> Any:
     return types.void(), generate
 
 
-def _move(
-    context: Any, builder: Any, signature: Any, arguments: Any, gathered: bool
-) -> tuple[Any, Any]:
+def _move(context: Any, builder: Any, signature: Any, arguments: Any) -> tuple[Any, Any]:
     """The store of eight values, and the byte that says which of them are there."""
     dense, pos, at, null, out = arguments
     of_dense, of_pos, _, _, of_out = signature.args
-    source, places, target = (
-        context.make_array(kind)(context, builder, array).data
-        for kind, array in ((of_dense, dense), (of_pos, pos), (of_out, out))
-    )
+
+    def data(kind: Any, array: Any) -> Any:
+        return context.make_array(kind)(context, builder, array).data
+
+    source, target = data(of_dense, dense), data(of_out, out)
     vector = ir.VectorType(null.type, 8)
     values = nulls = ir.Constant(vector, ir.Undefined)
-    if not gathered:
+    if of_pos == types.none:
         values = builder.load(builder.bitcast(builder.gep(source, [at]), vector.as_pointer()))
         values.align = 8
     for n in range(8):
-        if gathered:
-            row = builder.load(builder.gep(places, [builder.add(at, at.type(n))]))
+        if of_pos != types.none:
+            row = builder.load(builder.gep(data(of_pos, pos), [builder.add(at, at.type(n))]))
             value = builder.load(builder.gep(source, [builder.zext(row, at.type)]))
             values = builder.insert_element(values, value, ir.IntType(32)(n))
         nulls = builder.insert_element(nulls, null, ir.IntType(32)(n))
@@ -85,10 +83,7 @@ def _move(
     return builder.store(values, to, align=8), builder.bitcast(there, ir.IntType(8))
 
 
-move_eight = _eight(gathered=True, streamed=False)
-stream_eight = _eight(gathered=True, streamed=True)
-move_next = _eight(gathered=False, streamed=False)
-stream_next = _eight(gathered=False, streamed=True)
+move_eight, stream_eight = _eight(streamed=False), _eight(streamed=True)
 fence: Any = intrinsic(_fence)
 
 
@@ -98,6 +93,30 @@ def settle():
     fence()
 
 
+def _at(dense, pos, i):
+    """The value of row i."""
+    return dense[i if pos is None else pos[i]]
+
+
+@overload(_at)
+def _at_compiled(dense, pos, i):
+    if isinstance(pos, types.NoneType):
+        return lambda dense, pos, i: dense[i]
+    return lambda dense, pos, i: dense[pos[i]]
+
+
+def _is_there(x, null):
+    """Whether a value is none that is told as null."""
+    return x - x == 0.0 if isinstance(x, float) else x != null
+
+
+@overload(_is_there)
+def _is_there_compiled(x, null):
+    if isinstance(x, types.Float):
+        return lambda x, null: x - x == 0.0
+    return lambda x, null: x != null
+
+
 @register_jitable
 def worth_streaming(rows, out):
     """Whether results are to be written around the caches."""
@@ -105,87 +124,26 @@ def worth_streaming(rows, out):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def to_rows(dense, pos, out, bits):
-    """out[i] = dense[pos[i]], null where it is not finite; return the nulls.
+def to_rows(dense, pos, null, stream, out, bits):
+    """``out[i] = dense[pos[i]]``, or ``dense[i]`` if ``pos`` is None; the number of nulls.
 
+    A float is missing where it is not finite, and becomes ``null``; an int64 where it is ``null``.
     ``bits`` is the Arrow validity bitmap of ``out`` (its first row is bit 0 of byte 0).
+    ``stream``: write around the caches; later writes must wait (``settle``).
     """
-    whole = len(pos) // 8
-    if worth_streaming(len(pos), out):
-        for b in range(whole):
-            bits[b] = stream_eight(dense, pos, 8 * b, math.nan, out)
-        settle()
-    else:
-        for b in range(whole):
-            bits[b] = move_eight(dense, pos, 8 * b, math.nan, out)
-    byte = 0
-    for i in range(8 * whole, len(pos)):
-        x = dense[pos[i]]
-        ok = x - x == 0.0
-        out[i] = x if ok else math.nan
-        byte |= int(ok) << (i - 8 * whole)
-    if len(bits) > whole:
-        bits[whole] = byte
-    return len(pos) - _ones(bits)
-
-
-@njit(cache=True, nogil=True)
-def to_rows_words(dense, pos, null, out, bits):
-    """The same for int64 words, of which only ``null`` is null."""
-    whole = len(pos) // 8
-    if worth_streaming(len(pos), out):
+    whole = len(out) // 8
+    if stream:
         for b in range(whole):
             bits[b] = stream_eight(dense, pos, 8 * b, null, out)
-        settle()
     else:
         for b in range(whole):
             bits[b] = move_eight(dense, pos, 8 * b, null, out)
     byte = 0
-    for i in range(8 * whole, len(pos)):
-        x = dense[pos[i]]
-        out[i] = x
-        byte |= int(x != null) << (i - 8 * whole)
-    if len(bits) > whole:
-        bits[whole] = byte
-    return len(pos) - _ones(bits)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def in_rows(dense, stream, out, bits):
-    """``to_rows`` where dense order is row order. ``stream``: around caches; ``settle`` then."""
-    whole = len(out) // 8
-    if stream:
-        for b in range(whole):
-            bits[b] = stream_next(dense, bits, 8 * b, math.nan, out)
-    else:
-        for b in range(whole):
-            bits[b] = move_next(dense, bits, 8 * b, math.nan, out)
-    byte = 0
     for i in range(8 * whole, len(out)):
-        x = dense[i]
-        ok = x - x == 0.0
-        out[i] = x if ok else math.nan
+        x = _at(dense, pos, i)
+        ok = _is_there(x, null)
+        out[i] = x if ok else null
         byte |= int(ok) << (i - 8 * whole)
-    if len(bits) > whole:
-        bits[whole] = byte
-    return len(out) - _ones(bits)
-
-
-@njit(cache=True, nogil=True)
-def in_rows_words(dense, null, stream, out, bits):
-    """The same for int64 words, of which only ``null`` is null."""
-    whole = len(out) // 8
-    if stream:
-        for b in range(whole):
-            bits[b] = stream_next(dense, bits, 8 * b, null, out)
-    else:
-        for b in range(whole):
-            bits[b] = move_next(dense, bits, 8 * b, null, out)
-    byte = 0
-    for i in range(8 * whole, len(out)):
-        x = dense[i]
-        out[i] = x
-        byte |= int(x != null) << (i - 8 * whole)
     if len(bits) > whole:
         bits[whole] = byte
     return len(out) - _ones(bits)

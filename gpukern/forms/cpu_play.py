@@ -469,20 +469,21 @@ def _back(who, s, room, lo, n, skip, null, tables, rooms, walk):
         floats = carray(floats_at(dense_at), (rows + 1,))
         words = carray(words_at(dense_at), (rows + 1,))
         # A null follows the last element: the rows that do not exist point there.
-        out = carray(words_at(out_at), (n,))
+        out, to = carray(words_at(out_at), (n,)), carray(floats_at(out_at), (n,))
+        stream = cpu_back.worth_streaming(n, out)
         if integers:
             words[rows] = NULL_INT
-            lost = cpu_back.to_rows_words(words, pos, NULL_INT, out, bits)
+            lost = cpu_back.to_rows(words, pos, NULL_INT, stream, out, bits)
         elif not skip:
             floats[rows] = null
-            lost = cpu_back.to_rows_words(words, pos, prim.NULL_BITS, out, bits)
+            lost = cpu_back.to_rows(words, pos, prim.NULL_BITS, stream, out, bits)
         elif _in_order(room, rows, n, rooms):
-            to = carray(floats_at(out_at), (n,))
-            lost = cpu_back.in_rows(floats, cpu_back.worth_streaming(n, to), to, bits)
-            cpu_back.settle()
+            lost = cpu_back.to_rows(floats, None, np.nan, stream, to, bits)
         else:
             floats[rows] = null
-            lost = cpu_back.to_rows(floats, pos, carray(floats_at(out_at), (n,)), bits)
+            lost = cpu_back.to_rows(floats, pos, np.nan, stream, to, bits)
+        if stream:
+            cpu_back.settle()
         if ref >= 0 and skip:
             rooms.complete[room, ref] = c if n - lost == rows else FULL if lost == 0 else UNKNOWN
             rooms.stands[room, ref] = dense_at

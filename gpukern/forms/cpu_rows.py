@@ -13,7 +13,7 @@ from gpukern.forms.layout import invoke
 from gpukern.kernel import Input, Kernel
 
 # At the head of the module.
-IMPORTS = "from gpukern.forms.cpu_back import in_rows, in_rows_words, settle, worth_streaming\n\n"
+IMPORTS = "from gpukern.forms.cpu_back import settle, to_rows, worth_streaming\n\n"
 CHUNK = 1024  # rows that are computed before they go to their columns: the first cache holds them
 
 
@@ -60,11 +60,9 @@ def row_order(kernel: Kernel) -> str:
         s(f"now_{n}[j] = v_{n} if there else {missing}")
     s.end()
     for n, output in enumerate(kernel.outputs):
-        to = f"stream_{n}, out_{n}[lo : lo + size], bits_{n}[lo >> 3 : (lo + size + 7) >> 3]"
-        if output.dtype == "f64":
-            s(f"nulls[{n}] += in_rows(now_{n}, {to})")
-        else:
-            s(f"nulls[{n}] += in_rows_words(now_{n}, {NULL}, {to})")
+        to = f"out_{n}[lo : lo + size], bits_{n}[lo >> 3 : (lo + size + 7) >> 3]"
+        missing = "np.nan" if output.dtype == "f64" else NULL
+        s(f"nulls[{n}] += to_rows(now_{n}, None, {missing}, stream_{n}, {to})")
     s.end()
     s("settle()", *(f"release({name})" for name in s.rooms))
     return "\n".join(s.lines) + "\n"

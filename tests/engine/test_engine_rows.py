@@ -30,27 +30,39 @@ def room(rows: int, at: int, dtype: type) -> tuple[np.ndarray, np.ndarray]:
     return empty(rows + at, dtype)[at:], np.full((rows + 7) // 8, 255, np.uint8)
 
 
+def brought_back(
+    dense: np.ndarray, pos: np.ndarray | None, null: float, out: np.ndarray, bits: np.ndarray
+) -> int:
+    stream = cpu_back.worth_streaming(len(out), out)
+    nulls = cpu_back.to_rows(dense, pos, null, stream, out, bits)
+    cpu_back.settle()
+    return nulls
+
+
+@pytest.mark.parametrize("moved", [True, False], ids=["other order", "row order"])
 @pytest.mark.parametrize("at", PLACES)
 @pytest.mark.parametrize("rows", LENGTHS)
-def test_floats_that_are_not_finite_become_null(rows: int, at: int) -> None:
+def test_floats_that_are_not_finite_become_null(rows: int, at: int, moved: bool) -> None:
     rng = np.random.default_rng(4)
     special = np.array([np.nan, np.inf, -np.inf, -0.0, 5e-324, 1e308])
     dense = np.where(rng.random(rows + 1) < 0.3, rng.choice(special, rows + 1), rng.random())
-    pos, (out, bits) = places(rows), room(rows, at, np.float64)
-    nulls = cpu_back.to_rows(dense, pos, out, bits)
-    expected = np.where(np.isfinite(dense), dense, np.nan)[pos]
+    pos, (out, bits) = places(rows) if moved else None, room(rows, at, np.float64)
+    nulls = brought_back(dense, pos, np.nan, out, bits)
+    expected = np.where(np.isfinite(dense), dense, np.nan)
+    expected = expected[:rows] if pos is None else expected[pos]
     assert np.array_equal(out.view(np.int64), expected.view(np.int64))
     assert np.array_equal(bits, np.packbits(np.isfinite(expected), bitorder="little"))
     assert nulls == np.isnan(expected).sum()
 
 
+@pytest.mark.parametrize("moved", [True, False], ids=["other order", "row order"])
 @pytest.mark.parametrize("at", PLACES)
 @pytest.mark.parametrize("rows", LENGTHS)
-def test_only_one_word_is_null_among_integers(rows: int, at: int) -> None:
+def test_only_one_word_is_null_among_integers(rows: int, at: int, moved: bool) -> None:
     dense = np.random.default_rng(5).choice([NULL_INT, NULL_INT + 1, -1, 0, 1], rows + 1)
-    pos, (out, bits) = places(rows), room(rows, at, np.int64)
-    nulls = cpu_back.to_rows_words(dense, pos, NULL_INT, out, bits)
-    assert np.array_equal(out, dense[pos])
+    pos, (out, bits) = places(rows) if moved else None, room(rows, at, np.int64)
+    nulls = brought_back(dense, pos, NULL_INT, out, bits)
+    assert np.array_equal(out, dense[:rows] if pos is None else dense[pos])
     assert np.array_equal(bits, np.packbits(out != NULL_INT, bitorder="little"))
     assert nulls == (out == NULL_INT).sum()
 
