@@ -147,8 +147,7 @@ class user_bent:
         return gk.rolling_mean(gk.diff(x), window=span)
 '''
 NAMES = ["user_bent", "user_log_spread", "user_midrange", "user_path", "user_ring_median",
-         "user_streak",
-         "user_tick", "user_turnover_ratio"]  # fmt: skip
+         "user_streak", "user_tick", "user_turnover_ratio"]  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
