@@ -246,7 +246,7 @@ def rows(kernel: Kernel, before: bool) -> Template:
     # Per symbol for each offset in the block: the row, once it has come; then the sum of the rows
     # after it (``before``: from it on) in the block before, the identity until a block has closed.
     layout.ring_words = lambda v: (raw + parts) * v["window"]
-    wide = cpu_wide.fits(fold, "value")
+    wide = cpu_wide.fits(fold)
     rooms = fold.rooms() | (cpu_wide.ROOMS if wide else {}) | ({"room": "0"} if lazy else {})
     s = cpu._begin(kernel, "fold over a window in rows", rooms, _entry(fold, layout, raw, parts))
     s("span = p_window", *layout.load())
@@ -456,9 +456,7 @@ def cumulative(kernel: Kernel, segmented: bool) -> Template:
     empty = _constants(kernel, "empty", len(base))
     restart = [f"b_{b} = {e}" for b, e in zip(base, empty, strict=True)]
     restart += [*fold.reset(), *(f"c{x} = 0.0" for x in fold.centred), "o = 0", "k = 0"]
-    wide, depth = not segmented and cpu_wide.fits(fold, "absorb", "total"), len(fold.lags)
-    rooms = fold.rooms() | (cpu_wide.ROOMS if wide else {})
-    s = cpu._begin(kernel, "cumulative fold", rooms)
+    s = cpu._begin(kernel, "cumulative fold", fold.rooms())
     s(*layout.load())
     s.block("if rows == 0:")
     s(*restart).end()
@@ -473,12 +471,6 @@ def cumulative(kernel: Kernel, segmented: bool) -> Template:
     s.block(f"if o == {BLOCK}:")
     own = [f"b_{b}" for b in base]
     s(*fold.absorb("o", own, list(fold.acc), "b_"), *fold.reset(), "o = 0").end()
-    if wide:
-        least = cpu_wide.LEAST * BLOCK
-        s.block(f"if o == 0 and hi - i > {least} and i >= max(emit, lo + {depth}):")
-        s(f"blocks = (hi - 1 - i) // {BLOCK}")
-        cpu_wide.cumulative(s, fold)
-        s.end()
     s(f"size = min({BLOCK} - o, hi - i)", *fold.slices("i", "size"))
     if fold.centred:
         s.block("if o == 0:")

@@ -1,4 +1,4 @@
-"""Whole blocks of a fold abreast: each block in a lane of the processor's vectors.
+"""Whole blocks of a fold over a window abreast: each in a lane of the processor's vectors.
 
 A block is a chain of dependent operations; the blocks beside it are independent of it. Rows are
 copied so that row j of ``LANES`` blocks lie side by side, and every loop then runs over words in
@@ -16,7 +16,7 @@ import re
 from typing import TYPE_CHECKING
 
 from gpukern.forms import cpu
-from gpukern.forms.cpu import BLOCK, Source
+from gpukern.forms.cpu import Source
 from gpukern.forms.lanes import LANES
 from gpukern.forms.layout import invoke, wanted
 
@@ -30,10 +30,10 @@ LONGEST = 1024  # rows of a window whose blocks go abreast
 PART = LANES * (LONGEST + 2) + 72  # words; the odd end keeps parts off each other's cache sets
 
 
-def fits(fold: Fold, *emitters: str) -> bool:
+def fits(fold: Fold) -> bool:
     """Whether the fold's rows can be told from inputs and row numbers alone."""
     kernel = fold.kernel
-    names = wanted(kernel, "inner", "lift", *emitters)
+    names = wanted(kernel, "inner", "lift", "value")
     time = {"t", "prev_t", "prev2_t"} & names
     return not time and all(i.dtype == "f64" for i in kernel.inputs)
 
@@ -41,12 +41,12 @@ def fits(fold: Fold, *emitters: str) -> bool:
 class _Lanes:
     """Writes loops over the words of ``LANES`` blocks."""
 
-    def __init__(self, fold: Fold, s: Source, span: str, emitter: str) -> None:
-        self.fold, self.s, self.span, self.emitter = fold, s, span, emitter
+    def __init__(self, fold: Fold, s: Source) -> None:
+        self.fold, self.s = fold, s
         self.kernel = fold.kernel
         self.parts: list[str] = []
         self.depth = len(fold.lags)
-        asked = wanted(self.kernel, emitter)
+        asked = wanted(self.kernel, "value")
         self.columns = [
             i.name for i in self.kernel.inputs if i.name in fold.read or i.name in asked
         ]
@@ -68,11 +68,11 @@ class _Lanes:
 
     def copy(self, block: str, columns: list[str], shift: int) -> None:
         """Rows of the lanes' blocks (``shift`` blocks on), and those that come before them."""
-        back = f"{shift} * {self.span} - {self.depth}" if shift or self.depth else "0"
+        back = f"{shift} * span - {self.depth}" if shift or self.depth else "0"
         first = ", ".join(f"from_{lane} + {back}" for lane in range(LANES))
         for c in columns:
             at = self.offset(block + c)
-            self.s(f"to_lanes(wide, {at}, in_{c}, {first}, {self.span} + {self.depth})")
+            self.s(f"to_lanes(wide, {at}, in_{c}, {first}, span + {self.depth})")
 
     def row(self, block: str, at: str, number: str) -> tuple[list[str], dict[str, str]]:
         """Lines that bind the inner fields of the row in word ``at``, and all names it has."""
@@ -105,8 +105,8 @@ class _Lanes:
         names = ", ".join("e_" + a for a in fold.acc)
         return [*lines, f"{names} = {call}"]
 
-    def prefixes(self, number: str) -> None:
-        """Centres, and the sum of a block's rows before and up to each row."""
+    def start(self, number: str) -> None:
+        """Centres, and the sum of no rows."""
         fold, s = self.fold, self.s
         lines, _ = self.row("a_", "m", number)
         s.block(f"for m in range({LANES}):")
@@ -115,7 +115,7 @@ class _Lanes:
         s(*(f"{self.word('p_' + a)} = {z}" for a, z in zip(fold.acc, fold.zero, strict=True)))
         s.end()
         if fold.centred:
-            s.block(f"for m in range({LANES}, {LANES} * {self.span}):")
+            s.block(f"for m in range({LANES}, {LANES} * span):")
             s(
                 *(
                     f"{self.word('c' + x)} = {self.word('c' + x, f'm - {LANES}')}"
@@ -123,19 +123,22 @@ class _Lanes:
                 )
             )
             s.end()
-        s.block(f"for m in range({LANES} * {self.span}):")
+
+    def prefixes(self, number: str) -> None:
+        """The sum of a block's rows up to each row (within the loop over words)."""
+        fold, s = self.fold, self.s
         s(*self.lift("a_", "m", number))
         before = [self.word("p_" + a) for a in fold.acc]
         s(*fold.join(before, ["e_" + a for a in fold.acc], [f"s_{a}" for a in fold.acc]))
-        s(*(f"{self.word('p_' + a, f'm + {LANES}')} = s_{a}" for a in fold.acc)).end()
+        s(*(f"{self.word('p_' + a, f'm + {LANES}')} = s_{a}" for a in fold.acc))
 
     def suffixes(self, number: str) -> None:
         """The sum of the rows of the block before from each row on."""
         fold, s = self.fold, self.s
-        s.block(f"for m in range({LANES} * {self.span}, {LANES} * {self.span} + {LANES}):")
+        s.block(f"for m in range({LANES} * span, {LANES} * span + {LANES}):")
         s(*(f"{self.word('u_' + a)} = {z}" for a, z in zip(fold.acc, fold.zero, strict=True))).end()
-        s.block(f"for z in range({LANES} * {self.span}):")
-        s(f"m = {LANES} * {self.span} - 1 - z", *self.lift("b_", "m", number))
+        s.block(f"for z in range({LANES} * span):")
+        s(f"m = {LANES} * span - 1 - z", *self.lift("b_", "m", number))
         after = [self.word("u_" + a, f"m + {LANES}") for a in fold.acc]
         s(*fold.join(["e_" + a for a in fold.acc], after, [f"s_{a}" for a in fold.acc]))
         s(*(f"{self.word('u_' + a)} = s_{a}" for a in fold.acc)).end()
@@ -143,7 +146,7 @@ class _Lanes:
     def outputs(self, scope: dict[str, str]) -> None:
         """The outputs of a row from the names in scope (within the loop over words)."""
         kernel, s = self.kernel, self.s
-        call = invoke(kernel.functions[self.emitter], self.emitter, scope)
+        call = invoke(kernel.functions["value"], "value", scope)
         if len(kernel.outputs) == 1:
             s(f"{self._output(0)} = {call}")
         else:
@@ -160,13 +163,13 @@ class _Lanes:
         for n, output in enumerate(self.kernel.outputs):
             words = "wide" if output.dtype == "f64" else "widi"
             at = self.offset(f"o_{n}")
-            self.s(f"from_lanes(out_{n}, {first}, {words}, {at}, {self.span})")
+            self.s(f"from_lanes(out_{n}, {first}, {words}, {at}, span)")
 
     def begin(self) -> None:
         """The lanes' first rows, in a round of at most ``LANES`` of the ``blocks``."""
         s = self.s
         s(f"live = min(blocks, {LANES})")
-        s(*(f"from_{n} = i + min({n}, live - 1) * {self.span}" for n in range(LANES)))
+        s(*(f"from_{n} = i + min({n}, live - 1) * span" for n in range(LANES)))
 
     def previous(self) -> list[str]:
         """Lines that set the rows before row ``i``."""
@@ -191,7 +194,7 @@ ROOMS = {"wide": "0"}
 def rows(s: Source, fold: Fold, before: bool) -> None:
     """Rounds of ``blocks`` whole blocks from row ``i`` on; the block before is among the rows."""
     first = len(s.lines)
-    lanes = _Lanes(fold, s, "span", "value")
+    lanes = _Lanes(fold, s)
     acc = list(fold.acc)
     _allocate(s)
     s.block("while blocks > 0:")
@@ -200,17 +203,17 @@ def rows(s: Source, fold: Fold, before: bool) -> None:
     lanes.copy("a_", lanes.columns, 0)
     lanes.copy("b_", needed, -1)
     here = f"k + min(m & {LANES - 1}, live - 1) * span + (m >> {SHIFT})"
-    lanes.prefixes(here)
+    lanes.start(here)
     lanes.suffixes(f"{here} - span")
     s("n = span")
     s.block(f"for m in range({LANES} * span):")
+    lanes.prefixes(here)
     step = 0 if before else LANES
-    lines, scope = lanes.row("a_", "m", here)
-    s(*lines)
+    _, scope = lanes.row("a_", "m", here)
     older = [lanes.word("u_" + a, f"m + {step}") for a in acc]
-    newer = [lanes.word("p_" + a, f"m + {step}") for a in acc]
-    s(*fold.join(older, newer, [f"s_{a}" for a in acc]))
-    scope.update({a[2:]: f"s_{a}" for a in acc}, n="n", null="null")
+    newer = [lanes.word("p_" + a) for a in acc] if before else [f"s_{a}" for a in acc]
+    s(*fold.join(older, newer, [f"w_{a}" for a in acc]))
+    scope.update({a[2:]: f"w_{a}" for a in acc}, n="n", null="null")
     scope.update({"c" + x[2:]: lanes.word("c" + x) for x in fold.centred})
     lanes.outputs(scope)
     s.end()
@@ -237,43 +240,3 @@ def _last_row(lanes: _Lanes) -> list[str]:
         call = invoke(kernel.functions["inner"], "inner", scope)
         return [f"{', '.join(fold.inner)} = {call}"]
     return [f"{x} = {scope[x[2:]]}" for x in fold.kept]
-
-
-def cumulative(s: Source, fold: Fold) -> None:
-    """Rounds of ``blocks`` whole blocks from row ``i`` on."""
-    first = len(s.lines)
-    lanes = _Lanes(fold, s, str(BLOCK), "total")
-    acc = list(fold.acc)
-    base = fold.base
-    own = [f"b_{b}" for b in base]
-    _allocate(s)
-    s.block("while blocks > 0:")
-    lanes.begin()
-    lanes.copy("a_", lanes.columns, 0)
-    here = f"k + min(m & {LANES - 1}, live - 1) * {BLOCK} + (m >> {SHIFT})"
-    lanes.prefixes(here)
-    # Blocks are absorbed one after the other; each row needs what came before its block.
-    s.block("for lane in range(live):")
-    s(*(f"{lanes.word('b_' + b, 'lane')} = b_{b}" for b in base))
-    sums = [lanes.word("p_" + a, f"{LANES * BLOCK} + lane") for a in acc]
-    centres = {x: lanes.word("c" + x, "lane") for x in fold.centred}
-    s(*fold.absorb(str(BLOCK), own, sums, "b_", centres)).end()
-    s.block(f"for m in range(live, {LANES}):")
-    s(*(f"{lanes.word('b_' + b)} = {lanes.word('b_' + b, 'live - 1')}" for b in base)).end()
-    s.block(f"for m in range({LANES}, {LANES * BLOCK}):")
-    s(*(f"{lanes.word('b_' + b)} = {lanes.word('b_' + b, f'm - {LANES}')}" for b in base)).end()
-    s.block(f"for m in range({LANES * BLOCK}):")
-    lines, scope = lanes.row("a_", "m", here)
-    s(*lines)
-    centres = {x: lanes.word("c" + x) for x in fold.centred}
-    sums = [lanes.word("p_" + a, f"m + {LANES}") for a in acc]
-    bases = [lanes.word("b_" + b) for b in base]
-    s(*fold.absorb(f"(m >> {SHIFT}) + 1", bases, sums, "t_", centres))
-    scope.update({b: f"t_{b}" for b in base}, null="null")
-    lanes.outputs(scope)
-    s.end()
-    lanes.put()
-    s(f"i += live * {BLOCK}", f"k += live * {BLOCK}", f"rows += live * {BLOCK}", "blocks -= live")
-    s.end()
-    s(*lanes.previous())
-    s.lines[first:] = lanes.place(s.lines[first:])
