@@ -471,6 +471,7 @@ def _back(who, s, room, lo, n, skip, null, tables, rooms, walk):
         # A null follows the last element: the rows that do not exist point there.
         out, to = carray(words_at(out_at), (n,)), carray(floats_at(out_at), (n,))
         stream = cpu_back.worth_streaming(n, out)
+        prim.fetch(words, rooms.found[room, c, OWN_RUNS])
         if integers:
             words[rows] = NULL_INT
             lost = cpu_back.to_rows(words, pos, NULL_INT, stream, out, bits)

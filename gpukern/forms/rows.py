@@ -181,23 +181,39 @@ def index_rows(local, touched, keep, every, pos, runs):
     return found
 
 
-def _will_write(typing: Any, array: Any, at: Any) -> Any:
-    """Fetch the line of ``array[at]``, which will be written soon."""
+def _announce(*, write: bool, near: int) -> Any:
+    """A function that fetches the line of ``array[at]``, which will be read or written soon, into
+    the first (3) or second (2) cache."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = context.make_array(array)(context, builder, arguments[0]).data
-        word, byte = ir.IntType(32), ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
-        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
-        line = builder.bitcast(builder.gep(data, [arguments[1]]), byte)
-        write, near, of_data = word(1), word(3), word(1)
-        builder.call(prefetch, [line, write, near, of_data])
-        return context.get_dummy_value()
+    def announce(typing: Any, array: Any, at: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            data = context.make_array(array)(context, builder, arguments[0]).data
+            word, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+            kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+            prefetch = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+            line = builder.bitcast(builder.gep(data, [arguments[1]]), byte)
+            of_data = word(1)
+            builder.call(prefetch, [line, word(int(write)), word(near), of_data])
+            return context.get_dummy_value()
 
-    return types.void(array, types.int64), generate
+        return types.void(array, types.int64), generate
+
+    return intrinsic(announce)
 
 
-will_write: Any = intrinsic(_will_write)
+will_write, will_read = _announce(write=True, near=3), _announce(write=False, near=3)
+
+
+@njit(cache=True, nogil=True)
+def fetch(dense, symbols):
+    """Have dense words in the second cache before they are read in row order.
+
+    Lines of many symbols are read in turn, and the next one of none can be foreseen. In order they
+    come several times as fast.
+    """
+    if symbols > MANY:
+        for at in range(0, len(dense), 8):
+            will_read(dense, at)
 
 
 @njit(cache=True, nogil=True)
