@@ -308,6 +308,7 @@ class Kernel:
     exclude_current: str = ""
     ring: str = ""
     segment_by: str = ""
+    counting: tuple[str, ...] = ()
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         from gpukern.expr import call
@@ -387,6 +388,18 @@ def _expressions(text: str) -> tuple[str, ...]:
     return tuple(ast.unparse(e) for e in parsed.elts)
 
 
+def _counting(
+    kernel: str, functions: Mapping[str, Any], outputs: tuple[Output, ...], given: str
+) -> tuple[str, ...]:
+    """The outputs that depend on ``within``: those that are named, else all if it is asked for."""
+    names, known = given.replace(",", " ").split(), [o.name for o in outputs]
+    for name in names:
+        if name not in known:
+            raise PlanError(f"kernel {kernel}: counting={given!r}: it has no output {name!r}")
+    asked = "value" in functions and "within" in inspect.signature(functions["value"]).parameters
+    return tuple(names or known) if asked else ()
+
+
 def _register(form: str, cls: type, spec: dict[str, Any]) -> Kernel:
     body = vars(cls)
     functions = {n: f for n, f in body.items() if inspect.isfunction(f)}
@@ -427,6 +440,7 @@ def _register(form: str, cls: type, spec: dict[str, Any]) -> Kernel:
         exclude_current=spec.get("exclude_current", ""),
         ring=spec.get("ring", ""),
         segment_by=spec.get("segment_by", ""),
+        counting=_counting(cls.__name__, functions, outputs, spec.get("counting", "")),
     )
     if not kernel.doc:
         raise PlanError(f"kernel {kernel.name} has no docstring")
@@ -451,7 +465,9 @@ def _decorator(form: str) -> Callable[..., Callable[[type], Kernel]]:
     ``scale`` (power with which outputs scale when all inputs are multiplied by 2**k),
     ``guard`` (sees missing values), ``needs_time``, ``exclude_current`` (a parameter that, when
     False, takes the current row out of the window), ``ring`` (step: the parameter that sizes the
-    ring), ``segment_by`` (fold: the parameter that, when None, leaves ``segment`` out), ``hidden``.
+    ring), ``segment_by`` (fold: the parameter that, when None, leaves ``segment`` out),
+    ``counting`` (rank: the outputs that depend on ``within``; where none is read, nothing is
+    counted), ``hidden``.
     """
     return decorate
 

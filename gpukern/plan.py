@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -115,6 +115,21 @@ class Plan:
                     )
                 names[name] = expr
                 self.outputs.append(Output(name, ref, expr.kernel.outputs[pick].dtype))
+        self._leave_out()
+
+    def _leave_out(self) -> None:
+        """Have loops count nothing for outputs that nobody reads.
+
+        Other outputs cost little where their kernel runs anyway; for every choice among them a loop
+        would have to be compiled.
+        """
+        used = self.used()
+        for n, step in enumerate(self.steps):
+            outputs = [o.name for o in step.kernel.outputs]
+            unread = {name for k, name in enumerate(outputs) if (n, k) not in used}
+            if unread := unread.intersection(step.kernel.counting):
+                template = cpu.template(step.kernel, step.params, frozenset(unread))
+                self.steps[n] = replace(step, template=template)
 
     def _refs(self, expr: Expr) -> list[Ref]:
         """Where the picked outputs of an expression are computed, adding steps as needed."""
@@ -235,7 +250,10 @@ class Plan:
         parts: list[Any] = [list(self.by), self.time, self.nan_policy]
         for step in self.steps:
             code = {n: codegen.source_of(f) for n, f in sorted(step.kernel.functions.items())}
-            digest = hashlib.sha256(json.dumps([step.template.text, code]).encode()).hexdigest()
+            template = step.template
+            if template.unread:  # the state is the same whatever is read of it
+                template = cpu.template(step.kernel, step.params)
+            digest = hashlib.sha256(json.dumps([template.text, code]).encode()).hexdigest()
             parts.append([step.kernel.name, digest, repr(sorted(step.params.items())), step.inputs])
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

@@ -138,6 +138,18 @@ class user_midrange:
         return s[0] + 0.5 * (s[n - 1] - s[0])
 
 
+@rank("x", out="lowest, as_low", params=[window(20), min_periods()], first="window", units="x, 1",
+      scale=(1, 0), source="this test")
+class user_floor:
+    """Lowest value of the window, and how many are as low."""
+
+    def reach(n):
+        return 1
+
+    def value(s, n, reach, within):
+        return s[0], float(within)
+
+
 @composite("x", out="{x}_bent", params=[integer("span", 4, low=2), number("weight", 0.5)],
            first="span + 1", units="x", scale=1, source="this test")
 class user_bent:
@@ -146,8 +158,8 @@ class user_bent:
     def build(x, span):
         return gk.rolling_mean(gk.diff(x), window=span)
 '''
-NAMES = ["user_bent", "user_log_spread", "user_midrange", "user_path", "user_ring_median",
-         "user_streak", "user_tick", "user_turnover_ratio"]  # fmt: skip
+NAMES = ["user_bent", "user_floor", "user_log_spread", "user_midrange", "user_path",
+         "user_ring_median", "user_streak", "user_tick", "user_turnover_ratio"]  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -203,6 +215,7 @@ def test_they_give_what_they_say() -> None:
             gk.user_path("price", window=2),
             gk.user_streak("price"),
             gk.user_midrange("price", window=3),
+            gk.user_floor("price", window=5),
             gk.user_bent("price", span=2),
             gk.user_tick("price"),
             gk.user_turnover_ratio(window=None),
@@ -215,6 +228,8 @@ def test_they_give_what_they_say() -> None:
     assert out["streak"] == [None, 1, 2, 1, 1, 1]
     assert out["direction"] == [None, 1, 1, -1, 0, -1]
     assert out["midrange"] == [None, None, 2.5, 3.0, 3.5, 2.0]
+    assert out["lowest"] == [None, None, None, None, 1.0, 1.0]
+    assert out["as_low"] == [None, None, None, None, 1.0, 1.0]
     assert out["price_bent"] == [None, None, 1.5, 0.5, -0.5, -1.0]
     assert out["tick_up"] == [None, True, True, False, False, False]
     assert out["turnover_ratio"][-1] == pytest.approx(4 / 6)
@@ -243,6 +258,19 @@ def test_a_name_that_is_taken_is_refused() -> None:
                 return x
 
     assert gk.kernels()["ewma"].family == "exponential"
+
+
+def test_all_outputs_count_unless_the_kernel_says_which() -> None:
+    assert gk.kernels()["user_floor"].counting == ("lowest", "as_low")
+    assert gk.kernels()["user_midrange"].counting == ()
+    with pytest.raises(gk.PlanError, match=r"counting='heights': it has no output 'heights'"):
+
+        @kernel.rank("x", out="height", counting="heights")
+        class user_mistaken:
+            """Names an output that it does not have."""
+
+            def value(s: np.ndarray, n: int) -> float:
+                return s[n - 1]
 
 
 def test_a_kernel_that_asks_for_what_is_not_there_is_told_so() -> None:

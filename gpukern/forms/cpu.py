@@ -44,6 +44,7 @@ class Template:
     uses_time: bool
     lookback: str  # what rebuilds the state: 'window', 'lag', 'base' (block bases) or 'all'
     row_wise: bool = False  # has ``run_rows``, which needs no grouping (``cpu_rows.py``)
+    unread: frozenset[str] = frozenset()  # outputs that the loop may leave out
 
 
 class Source:
@@ -80,10 +81,18 @@ class Source:
         return self
 
 
-def template(kernel: Kernel, params: dict[str, Any]) -> Template:
-    """Choose the variant that the parameters call for and write its source."""
-    build = {"map": _map, "fold": _fold, "step": _step, "rank": _rank}[kernel.form]
-    return build(kernel, params)
+def template(
+    kernel: Kernel, params: dict[str, Any], unread: frozenset[str] = frozenset()
+) -> Template:
+    """Choose the variant that the parameters call for and write its source.
+
+    ``unread`` are outputs that nobody reads; the loop of a rank may leave them out.
+    """
+    if kernel.form == "rank":
+        from gpukern.forms import cpu_rank
+
+        return cpu_rank.rank(kernel, params, unread)
+    return {"map": _map, "fold": _fold, "step": _step}[kernel.form](kernel, params)
 
 
 def variant_of(kernel: Kernel, params: dict[str, Any], name: str) -> str:
@@ -378,15 +387,6 @@ def _step(kernel: Kernel, params: dict[str, Any]) -> Template:
     s("rows += 1", *_shift(lags, "i")).end()
     s(*layout.store())
     return Template(kernel, "step", _text(s), layout, _uses_time(kernel, "init", "step"), "all")
-
-
-# --------------------------------------------------------------------------------------- rank
-
-
-def _rank(kernel: Kernel, params: dict[str, Any]) -> Template:
-    from gpukern.forms import cpu_rank
-
-    return cpu_rank.rank(kernel, params)
 
 
 # --------------------------------------------------------------------------------------- fold

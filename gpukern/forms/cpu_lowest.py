@@ -47,7 +47,12 @@ def reach(kernel: Kernel) -> str:
     return invoke(kernel.functions["reach"], "reach", scope)
 
 
-def together(s: Source, kernel: Kernel, ring: int) -> None:
+def told(kernel: Kernel, unread: frozenset[str]) -> list[int]:
+    """The outputs that somebody reads."""
+    return [n for n, output in enumerate(kernel.outputs) if output.name not in unread]
+
+
+def together(s: Source, kernel: Kernel, ring: int, unread: frozenset[str]) -> None:
     """Lines at the head of a run: it and the next go abreast, a symbol in each lane, if they can.
 
     Most of the time for a short run goes into the window before it, which then is walked through
@@ -84,7 +89,7 @@ def together(s: Source, kernel: Kernel, ring: int) -> None:
     s("move(before, q, line, at, first)", "move(before, 0, line, at + first, size - first)")
     s(f"st[slot, {ring} + window] = np.nan", "sti[slot, 0] += size").end()
     starts = ", ".join(f"{lane} * width" for lane in range(LANES))
-    for n in range(len(kernel.outputs)):
+    for n in told(kernel, unread):
         s(f"from_lanes(line, {starts}, wide, {(VALUES + n) * PART}, length)")
         s.block(f"for z in range({LANES}):")
         s(f"to, of = out_{n}[runs[r + z, 1] : runs[r + z, 2]], line[z * width :]")
@@ -109,7 +114,7 @@ def start(s: Source, kernel: Kernel) -> None:
     s("q = rows").end()
 
 
-def rows(s: Source, kernel: Kernel) -> None:
+def rows(s: Source, kernel: Kernel, unread: frozenset[str]) -> None:
     """The rows from ``i`` = ``attempt`` on, up to a NaN if there is one."""
     name = kernel.inputs[0].name
     firsts = [f"min({lane} * length, size - length)" for lane in range(LANES)]
@@ -128,9 +133,9 @@ def rows(s: Source, kernel: Kernel) -> None:
     s(f"length = max((size + {LANES - 1}) // {LANES}, {LANES})")
     s(*(f"firsts[{lane}] = window + {first}" for lane, first in enumerate(firsts)))
     s(f"abreast({arguments(kernel)})")
-    told = ", ".join(f"firsts[{lane}] - window + i" for lane in range(LANES))
-    for n in range(len(kernel.outputs)):
-        s(f"from_lanes(out_{n}, {told}, wide, {(VALUES + n) * PART}, length)")
+    to = ", ".join(f"firsts[{lane}] - window + i" for lane in range(LANES))
+    for n in told(kernel, unread):
+        s(f"from_lanes(out_{n}, {to}, wide, {(VALUES + n) * PART}, length)")
     s("i += size", "rows += size", "n = window", "rounds -= 1")
     s("move(line, 0, line, size, window)").end(2)
     s("q = rows % window")
@@ -149,7 +154,7 @@ def arguments(kernel: Kernel) -> str:
     return f"wide, line, firsts, length, window, most, null{own}"
 
 
-def function(kernel: Kernel) -> str:
+def function(kernel: Kernel, unread: frozenset[str]) -> str:
     """The text of ``abreast``: the outputs of rows in lanes, side by side in parts of ``wide``.
 
     The rows of each lane begin at ``firsts`` in ``line``, where the window is before them.
@@ -163,9 +168,9 @@ def function(kernel: Kernel) -> str:
     s(f"to_lanes(wide, {ROWS * PART}, line, {rows}, length)")
     s(f"to_lanes(wide, {BEFORE * PART}, line, {older}, window)")
     _extremes(s)
-    if "within" in wanted(kernel, "value"):
+    if not unread.issuperset(kernel.counting):
         _count(s)
-    _values(s, kernel)
+    _values(s, kernel, told(kernel, unread))
     return "\n".join([*s.lines, "", "", ""])
 
 
@@ -213,9 +218,9 @@ def _count(s: Source) -> None:
     s("release(before)", "release(words)").end()
 
 
-def _values(s: Source, kernel: Kernel) -> None:
-    """The outputs. With the number of values that are read written out, the compiler unrolls a
-    kernel's loops over them, finds each value's place and puts rows side by side."""
+def _values(s: Source, kernel: Kernel, told: list[int]) -> None:
+    """The outputs that are told. With the number of values that are read written out, the compiler
+    unrolls a kernel's loops over them, finds each value's place and puts rows side by side."""
     outs = range(len(kernel.outputs))
     for count in range(1, KEPT):
         s.block(f"{'el' if count > 1 else ''}if most == {count}:")
@@ -225,7 +230,7 @@ def _values(s: Source, kernel: Kernel) -> None:
         scope.update(s=low, n="window", reach=str(count), within=_word(COUNT), null="null")
         call = invoke(kernel.functions["value"], "value", scope)
         names = ", ".join(f"v_{n}" for n in outs)
-        s(f"{names} = {call}", *(f"{_word(VALUES + n)} = v_{n}" for n in outs)).end(2)
+        s(f"{names} = {call}", *(f"{_word(VALUES + n)} = v_{n}" for n in told)).end(2)
 
 
 def _join(s: Source) -> None:

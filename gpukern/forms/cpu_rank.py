@@ -21,15 +21,15 @@ IMPORTS = f"from gpukern.order import {USED}\n\n"
 ROWS, ROWS_BEFORE = "rank_rows", "rank_rows_before"
 
 
-def rank(kernel: Kernel, params: dict[str, Any]) -> Template:
-    """The loop of one kernel over a window in rows or in time."""
+def rank(kernel: Kernel, params: dict[str, Any], unread: frozenset[str] = frozenset()) -> Template:
+    """The loop of one kernel over a window in rows or in time; it may leave out those outputs."""
     variant = cpu.variant_of(kernel, params, "window")
     excluded = cpu.excludes_current(kernel, params)
     layout = Layout()
     if variant == "rows":
         layout.add(["rows", "n", "nans"], "i")
         layout.ring_words = lambda v: 2 * v["window"]
-        s = _rows({"": (kernel, excluded)}, layout)
+        s = _rows({"": (kernel, excluded)}, layout, unread)
     else:
         layout.add(["off", "cap", "head", "tail", "n", "nans"], "i")
         layout.arena_fields = 3
@@ -38,8 +38,10 @@ def rank(kernel: Kernel, params: dict[str, Any]) -> Template:
     uses_time = variant == "time" or cpu._uses_time(kernel, "value")
     text = cpu._text(s)
     if "abreast(" in text:
-        text = cpu_lowest.function(kernel) + text
-    return Template(kernel, name, IMPORTS + text, layout, uses_time, "window")
+        text = cpu_lowest.function(kernel, unread) + text
+    else:
+        unread = frozenset()  # all outputs are told, or none
+    return Template(kernel, name, IMPORTS + text, layout, uses_time, "window", unread=unread)
 
 
 def shared(templates: Sequence[Template]) -> Template:
@@ -70,10 +72,12 @@ def shared(templates: Sequence[Template]) -> Template:
     )
 
 
-def _rows(members: dict[str, tuple[Kernel, bool]], layout: Layout) -> Source:
+def _rows(
+    members: dict[str, tuple[Kernel, bool]], layout: Layout, unread: frozenset[str] = frozenset()
+) -> Source:
     """The loop over a window in rows, for kernels by tag and whether they exclude the row.
 
-    The first keeps the window in its state.
+    The first keeps the window in its state. ``unread`` are outputs that rows abreast leave out.
     """
     kernel, _ = members[""]
     others = {tag: kernel for tag, (kernel, _) in members.items() if tag}
@@ -91,7 +95,7 @@ def _rows(members: dict[str, tuple[Kernel, bool]], layout: Layout) -> Source:
         cpu._load_parameters(s, other, tag)
     s("window = p_window")
     if lowest:
-        cpu_lowest.together(s, kernel, base)
+        cpu_lowest.together(s, kernel, base, unread)
     s(*layout.load())
     s(f"ring = st[slot, {base} : {base} + window]")
     s(f"kept = st[slot, {base} + window : {base} + 2 * window]")
@@ -105,7 +109,7 @@ def _rows(members: dict[str, tuple[Kernel, bool]], layout: Layout) -> Source:
     s.block("while i < hi:")
     if lowest:
         s.block("if i == attempt:")
-        cpu_lowest.rows(s, kernel)
+        cpu_lowest.rows(s, kernel, unread)
         s("continue").end()
     s.block("if not ready:")
     s("ready = True", "work[0] = -np.inf", "work[n + 1] = np.inf")

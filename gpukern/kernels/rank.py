@@ -43,7 +43,8 @@ class rolling_quantile:
 @rank("pnl", out="var, cvar",
       params=[number("alpha", 0.05, above=0.0, below=1.0), window(250), min_periods(),
               choice("method", "tail_mean", "tail_mean", "acerbi")],
-      first="window", units="pnl", scale=1, hidden=True, source="Acerbi–Tasche 2002")  # fmt: skip
+      first="window", units="pnl", scale=1, counting="cvar", hidden=True,
+      source="Acerbi–Tasche 2002")  # fmt: skip
 class loss_tail:
     """Value at risk and expected shortfall of one sorted window."""
 

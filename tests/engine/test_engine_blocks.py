@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import checks
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import samples
 
 import gpukern as gk
-from gpukern import kernel
+from gpukern import codegen, kernel
 from gpukern.forms import cpu_lowest, cpu_wide
 from gpukern.forms.cpu import BLOCK
 
@@ -173,6 +174,46 @@ def test_many_symbols_of_which_the_lowest_matter(nan_policy: str) -> None:
     few = [one.push(rows.slice(lo, 40)) for lo in range(0, n, 40)]
     samples.assert_same(pa.concat_tables(parts), pa.concat_tables(few), plan.output_names)
     assert cut.snapshot() == one.snapshot()
+
+
+def test_nothing_is_counted_for_a_tail_that_nobody_reads() -> None:
+    # With prices in ticks many values equal the last that counts.
+    x = np.round(np.random.default_rng(17).normal(size=3_000), 1)
+    rows = pa.table({"x": x})
+    var, cvar = gk.historical_var("x", window=50), gk.historical_cvar("x", window=50)
+    one = gk.Plan([var], by=None, time=None)
+    both, other = (gk.Plan(e, by=None, time=None) for e in ([var, cvar], [cvar]))
+    assert [p.steps[0].template.unread for p in (one, both, other)] == [{"cvar"}, set(), set()]
+    assert "counted" not in one.steps[0].template.text
+    assert "counted" in both.steps[0].template.text
+    whole = both.start().push(rows)
+    samples.assert_same(one.start().push(rows), whole, one.output_names)
+    samples.assert_same(other.start().push(rows), whole, other.output_names)
+    # The state is the same, so each goes on where another was.
+    job = one.start()
+    job.push(rows.slice(0, 1_000))
+    for plan in (one, both, other):
+        rest = plan.resume(job.snapshot()).push(rows.slice(1_000))
+        samples.assert_same(rest, whole.slice(1_000), plan.output_names)
+
+
+COUNTING = {n: k for n, k in kernel.kernels(hidden=True).items() if k.counting}
+
+
+@pytest.mark.parametrize("name", COUNTING)
+def test_the_count_matters_to_outputs_that_say_so(name: str) -> None:
+    subject, values = COUNTING[name], np.sort(np.round(np.random.default_rng(5).normal(size=40), 1))
+    scope = {"s": values, "n": len(values)} | subject.bind({})
+    scope |= {p.name: p.options.index(scope[p.name]) for p in subject.params if p.options}
+
+    def call(function: str, **more: int) -> Any:
+        known, body = scope | more, subject.functions[function]
+        return body(**{a: known[a] for a in codegen.arguments(body)})
+
+    reach = call("reach")
+    few, many = (call("value", reach=reach, within=count) for count in (reach, reach + 7))
+    differ = {o.name for o, a, b in zip(subject.outputs, few, many, strict=True) if a != b}
+    assert differ <= set(subject.counting)
 
 
 @pytest.mark.parametrize("gap", [None, 0, 30, 48, 49, 50, 51, 70])
