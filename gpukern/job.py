@@ -21,7 +21,7 @@ from gpukern.errors import PlanError, StateError, UnsortedError
 from gpukern.forms import cpu_entry, cpu_rank
 from gpukern.forms import rows as prim
 from gpukern.frame import Result
-from gpukern.memory import Rooms, blocks, empty
+from gpukern.memory import Rooms, blocks, empty, zeros
 from gpukern.piece import NO_ARENA, NO_TIME, Piece
 from gpukern.presence import FEW
 from gpukern.state import NULL_FLOAT, StepState, Symbols, pack
@@ -247,8 +247,7 @@ class Job:
             # One block for all kernels: large blocks get large pages, and with thousands of
             # symbols most of the time for a row would go into finding small ones.
             ends = np.cumsum([self.capacity * state.words for state in self.states])
-            self.block = np.empty(ends[-1])
-            self.block.fill(0.0)
+            self.block = zeros(int(ends[-1]))
             for state, room in zip(self.states, np.split(self.block, ends[:-1]), strict=True):
                 state.move(room)
         for state in self.states:

@@ -30,6 +30,18 @@ def empty(n: int, dtype: type = np.float64) -> np.ndarray:
     return blocks().lend(size)[:size].view(dtype)
 
 
+def zeros(n: int) -> np.ndarray:
+    """Floats that are 0. The system clears the large pages of many when they are first used, by the
+    thread that does, which takes half as long as to fill them before."""
+    size = 8 * n
+    if size < LARGE or not KEEPS:
+        return np.zeros(n)
+    block = mmap.mmap(-1, size + PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    block.madvise(mmap.MADV_HUGEPAGE)
+    words = np.frombuffer(block, np.uint8)
+    return words[-words.ctypes.data % PAGE :][:size].view(np.float64)
+
+
 class Blocks:
     """Memory of results that nobody uses any more, kept for the next ones.
 

@@ -311,7 +311,8 @@ class Tape:
             room[:n] = column
             return None
         if column.dtype != kind:
-            column = column.astype(kind)
+            given, column = column, empty(n, kind)
+            np.copyto(column, given)
         self.data.refs[:, at] = column.ctypes.data, 8
         return column
 

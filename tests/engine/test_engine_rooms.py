@@ -80,3 +80,15 @@ def test_a_block_comes_back_when_modules_are_gone(monkeypatch):
     monkeypatch.setattr(memory, "mmap", None)
     del array
     assert len(free) == before + 1
+
+
+@pytest.mark.parametrize("n", [0, 1, 1_000, memory.LARGE // 8, memory.LARGE])
+def test_zeros_are_zeros_that_can_be_written(n):
+    zeros = memory.zeros(n)
+    assert zeros.shape == (n,)
+    assert zeros.dtype == np.float64
+    assert not zeros.any()
+    zeros[:] = 1.5
+    assert not memory.zeros(n).any()
+    if 8 * n >= memory.LARGE and memory.KEEPS:
+        assert zeros.ctypes.data % memory.PAGE == 0
