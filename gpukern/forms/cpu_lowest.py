@@ -167,20 +167,14 @@ def function(kernel: Kernel, unread: frozenset[str]) -> str:
     older = ", ".join(f"firsts[{lane}] - window" for lane in range(LANES))
     s(f"to_lanes(wide, {ROWS * PART}, line, {rows}, length)")
     s(f"to_lanes(wide, {BEFORE * PART}, line, {older}, window)")
-    _extremes(s)
-    if not unread.issuperset(kernel.counting):
+    s(f"lowest_from(wide, {BEFORE * PART}, {FROM * PART}, {PART}, window, length)")
+    counts = not unread.issuperset(kernel.counting)
+    joined = f"{FROM * PART}, {LOW * PART}, {UP_TO * PART if counts else -1}, {PART}"
+    s(f"lowest_joined(wide, {ROWS * PART}, {joined}, length)")
+    if counts:
         _count(s)
     _values(s, kernel, told(kernel, unread))
     return "\n".join([*s.lines, "", "", ""])
-
-
-def _extremes(s: Source) -> None:
-    """The lowest values of each row's window, in order."""
-    s(f"lowest_up_to(wide, {ROWS * PART}, {UP_TO * PART}, {PART}, length)")
-    s(f"lowest_from(wide, {BEFORE * PART}, {FROM * PART}, {PART}, window, length)")
-    s.block(f"for m in range({LANES} * length):")
-    _join(s)
-    s.end()
 
 
 def _count(s: Source) -> None:
@@ -231,19 +225,3 @@ def _values(s: Source, kernel: Kernel, told: list[int]) -> None:
         call = invoke(kernel.functions["value"], "value", scope)
         names = ", ".join(f"v_{n}" for n in outs)
         s(f"{names} = {call}", *(f"{_word(VALUES + n)} = v_{n}" for n in told)).end(2)
-
-
-def _join(s: Source) -> None:
-    """The lowest of both stretches, in order."""
-    for r in range(KEPT):
-        s(f"x = {_word(FROM + r, f'm + {LANES}')}")
-        s(f"c = {_word(UP_TO + KEPT - 1 - r, f'm + {LANES}')}")
-        s(f"c_{r} = c if c < x else x")
-    half = KEPT // 2
-    while half:  # they rise, then fall: the rest of a bitonic sort
-        for r in range(KEPT):
-            if not r & half:
-                s(f"x = c_{r}", f"c = c_{r + half}")
-                s(f"c_{r} = c if c < x else x", f"c_{r + half} = x if c < x else c")
-        half //= 2
-    s(*(f"{_word(LOW + r)} = c_{r}" for r in range(KEPT)))

@@ -7,6 +7,7 @@ that are made of the rows, and sends what grows through memory.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -31,24 +32,29 @@ def from_lanes(column, f0, f1, f2, f3, f4, f5, f6, f7, wide, at, rows):
             column[first + j] = wide[at + LANES * j + n]
 
 
-def lowest_up_to(wide, rows, kept, part, steps):
-    """The eight lowest, in each lane, of the rows up to each: after row j they stand at
-    ``wide[kept + part·r + 8·(j + 1)]``, r rising with the value."""
-    _grow(wide, rows, kept, part, steps, range(steps), 1)
-
-
 def lowest_from(wide, rows, kept, part, steps, needed):
-    """The same of the rows from row j on, at ``wide[kept + part·r + 8·j]`` for j ≤ ``needed``."""
-    _grow(wide, rows, kept, part, steps, range(steps - 1, -1, -1), 0)
-
-
-def _grow(wide, rows, kept, part, steps, order, after):
+    """The eight lowest, in each lane, of the rows from row j on: they stand at
+    ``wide[kept + part·r + 8·j]`` for j ≤ ``needed``, r rising with the value."""
     for lane in range(LANES):
         low = [float("inf")] * LANES
-        wide[kept + LANES * (0 if after else steps) + lane :: part][:LANES] = low
-        for j in order:
+        wide[kept + LANES * steps + lane :: part][:LANES] = low
+        for j in range(steps - 1, -1, -1):
             low = sorted([*low, wide[rows + LANES * j + lane]])[:LANES]
-            wide[kept + LANES * (j + after) + lane :: part][:LANES] = low
+            wide[kept + LANES * j + lane :: part][:LANES] = low
+
+
+def lowest_joined(wide, rows, older, joined, kept, part, steps):
+    """The eight lowest, in each lane, of the rows up to row j and of those that stand at
+    ``wide[older + part·r + 8·(j + 1)]``, at ``wide[joined + part·r + 8·j]``. Those of the rows up
+    to row j alone are kept as by ``lowest_from``, at 8·(j + 1), unless ``kept`` is negative."""
+    for lane in range(LANES):
+        low = [float("inf")] * LANES
+        for j in range(steps):
+            low = sorted([*low, wide[rows + LANES * j + lane]])[:LANES]
+            others = wide[older + LANES * (j + 1) + lane :: part][:LANES]
+            wide[joined + LANES * j + lane :: part][:LANES] = sorted([*low, *others])[:LANES]
+            if kept >= 0:
+                wide[kept + LANES * (j + 1) + lane :: part][:LANES] = low
 
 
 @intrinsic
@@ -117,86 +123,149 @@ def _from_lanes(column, f0, f1, f2, f3, f4, f5, f6, f7, wide, at, rows):
         _transpose(column, places, wide, sources)  # type: ignore[call-arg]
 
 
-def _lowest(*, up_to: bool) -> Any:
-    """``lowest_up_to`` or ``lowest_from`` with the lowest in registers."""
+class _Low:
+    """Writes loops that hold the lowest values of eight lanes in registers, ``LANES`` of each."""
 
-    def grow(typing: Any, wide: Any, rows: Any, kept: Any, part: Any, steps: Any, last: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            array, rows, kept, part, steps, last = arguments
-            data = context.make_array(wide)(context, builder, array).data
-            word, vector = rows.type, ir.VectorType(context.get_value_type(wide.dtype), LANES)
-            places = range(LANES)
+    def __init__(self, context: Any, builder: Any, wide: Any, array: Any, part: Any) -> None:
+        self.builder, self.part, self.word = builder, part, part.type
+        self.data = context.make_array(wide)(context, builder, array).data
+        self.vector = ir.VectorType(context.get_value_type(wide.dtype), LANES)
+        self.infinite = ir.Constant(self.vector, [self.vector.element(float("inf"))] * LANES)
 
-            def pointer(offset: Any) -> Any:
-                return builder.bitcast(builder.gep(data, [offset]), vector.as_pointer())
+    def _pointer(self, offset: Any) -> Any:
+        at = self.builder.gep(self.data, [offset])
+        return self.builder.bitcast(at, self.vector.as_pointer())
 
-            def keep(values: list[Any], row: Any) -> None:
-                at = builder.add(kept, builder.mul(row, word(LANES)))
-                for r in places:
-                    store = builder.store(values[r], pointer(at))
-                    store.align = 8
-                    at = builder.add(at, part)
+    def _at(self, first: Any, row: Any) -> Any:
+        return self.builder.add(first, self.builder.mul(row, self.word(LANES)))
 
-            infinite = ir.Constant(vector, [vector.element(float("inf"))] * LANES)
-            keep([infinite] * LANES, word(0) if up_to else steps)
-            before = builder.block
-            head, body, told, end = (
-                builder.append_basic_block(f"lowest.{name}")
-                for name in ("head", "body", "told", "end")
-            )
-            builder.branch(head)
-            builder.position_at_end(head)
-            step = builder.phi(word)
-            low = [builder.phi(vector) for _ in places]
-            builder.cbranch(builder.icmp_signed("<", step, steps), body, end)
-            builder.position_at_end(body)
-            j = step if up_to else builder.sub(builder.sub(steps, word(1)), step)
-            x = builder.load(pointer(builder.add(rows, builder.mul(j, word(LANES)))))
-            x.align = 8
-            lower = []
-            for r in places:
-                less = builder.fcmp_ordered("<", low[r], x)
-                lower.append(builder.select(less, low[r], x))
-                x = builder.select(less, x, low[r])
-            to = builder.add(j, word(1)) if up_to else j
-            after = builder.add(step, word(1))
-            builder.cbranch(builder.icmp_signed("<=", to, last), told, head)
-            builder.position_at_end(told)
-            keep(lower, to)
-            builder.branch(head)
-            for block, value, lows in (
-                (before, word(0), [infinite] * LANES), (body, after, lower), (told, after, lower)
-            ):  # fmt: skip
-                step.add_incoming(value, block)
-                for r in places:
-                    low[r].add_incoming(lows[r], block)
-            builder.position_at_end(end)
-            return context.get_dummy_value()
+    def row(self, first: Any, row: Any) -> Any:
+        """A row of the lanes."""
+        value = self.builder.load(self._pointer(self._at(first, row)))
+        value.align = 8
+        return value
 
-        words = [types.int64] * 5
-        return types.void(wide, *words), generate
+    def rows(self, first: Any, row: Any) -> list[Any]:
+        """The same row of all parts."""
+        found, at = [], self._at(first, row)
+        for _ in range(LANES):
+            found.append(self.builder.load(self._pointer(at)))
+            found[-1].align = 8
+            at = self.builder.add(at, self.part)
+        return found
 
-    return intrinsic(grow)
+    def keep(self, values: list[Any], first: Any, row: Any) -> None:
+        """Store a row of all parts."""
+        at = self._at(first, row)
+        for value in values:
+            store = self.builder.store(value, self._pointer(at))
+            store.align = 8
+            at = self.builder.add(at, self.part)
+
+    def order(self, a: Any, b: Any) -> tuple[Any, Any]:
+        """The lower of two in each lane, and the other."""
+        less = self.builder.fcmp_ordered("<", a, b)
+        return self.builder.select(less, a, b), self.builder.select(less, b, a)
+
+    def insert(self, low: list[Any], x: Any) -> list[Any]:
+        """The lowest, in order, when a row comes."""
+        lower = []
+        for value in low:
+            least, x = self.order(value, x)
+            lower.append(least)
+        return lower
+
+    def join(self, older: list[Any], newer: list[Any]) -> list[Any]:
+        """The lowest of both, in order: half a sorting network."""
+        c = [self.order(n, o)[0] for o, n in zip(older, reversed(newer), strict=True)]
+        half = LANES // 2
+        while half:  # they rise, then fall: the rest of a bitonic sort
+            for r in range(LANES):
+                if not r & half:
+                    c[r], c[r + half] = self.order(c[r + half], c[r])
+            half //= 2
+        return c
+
+    def loop(self, steps: Any, body: Callable[[Any, list[Any]], list[Any]]) -> None:
+        """``low = body(step, low)`` for each step, from infinity on."""
+        builder, before = self.builder, self.builder.block
+        head, work, end = (builder.append_basic_block(f"low.{n}") for n in ("head", "work", "end"))
+        builder.branch(head)
+        builder.position_at_end(head)
+        step = builder.phi(self.word)
+        low = [builder.phi(self.vector) for _ in range(LANES)]
+        builder.cbranch(builder.icmp_signed("<", step, steps), work, end)
+        builder.position_at_end(work)
+        lower = body(step, low)
+        after = builder.add(step, self.word(1))
+        for value, new in zip(low, lower, strict=True):
+            value.add_incoming(self.infinite, before)
+            value.add_incoming(new, builder.block)
+        step.add_incoming(self.word(0), before)
+        step.add_incoming(after, builder.block)
+        builder.branch(head)
+        builder.position_at_end(end)
 
 
-_up_to, _from = _lowest(up_to=True), _lowest(up_to=False)
+@intrinsic
+def _from(typing, wide, rows, kept, part, steps, needed):  # type: ignore[no-untyped-def]
+    """``lowest_from``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, rows, kept, part, steps, needed = arguments
+        lanes, one = _Low(context, builder, wide, array, part), part.type(1)
+        lanes.keep([lanes.infinite] * LANES, kept, steps)
+
+        def grow(step: Any, low: list[Any]) -> list[Any]:
+            j = builder.sub(builder.sub(steps, one), step)
+            lower = lanes.insert(low, lanes.row(rows, j))
+            with builder.if_then(builder.icmp_signed("<=", j, needed)):
+                lanes.keep(lower, kept, j)
+            return lower
+
+        lanes.loop(steps, grow)
+        return context.get_dummy_value()
+
+    return types.void(wide, *[types.int64] * 5), generate
 
 
-@numba.njit(error_model="numpy")
-def _lowest_up_to(wide, rows, kept, part, steps):
-    _up_to(wide, rows, kept, part, steps, steps)
+@intrinsic
+def _joined(typing, wide, rows, older, joined, kept, part, steps):  # type: ignore[no-untyped-def]
+    """``lowest_joined``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, rows, older, joined, kept, part, steps = arguments
+        lanes, one = _Low(context, builder, wide, array, part), part.type(1)
+        wanted = builder.icmp_signed(">=", kept, part.type(0))
+
+        def grow(step: Any, low: list[Any]) -> list[Any]:
+            lower, after = lanes.insert(low, lanes.row(rows, step)), builder.add(step, one)
+            with builder.if_then(wanted):
+                lanes.keep(lower, kept, after)
+            lanes.keep(lanes.join(lanes.rows(older, after), lower), joined, step)
+            return lower
+
+        lanes.loop(steps, grow)
+        return context.get_dummy_value()
+
+    return types.void(wide, *[types.int64] * 6), generate
 
 
 @numba.njit(error_model="numpy")
 def _lowest_from(wide, rows, kept, part, steps, needed):
-    _from(wide, rows, kept, part, steps, needed)
+    _from(wide, rows, kept, part, steps, needed)  # type: ignore[call-arg]
+
+
+@numba.njit(error_model="numpy")
+def _lowest_joined(wide, rows, older, joined, kept, part, steps):
+    _joined(wide, rows, older, joined, kept, part, steps)  # type: ignore[call-arg]
 
 
 COMPILED = {
     "to_lanes": _to_lanes, "from_lanes": _from_lanes,
-    "lowest_up_to": _lowest_up_to, "lowest_from": _lowest_from,
+    "lowest_from": _lowest_from, "lowest_joined": _lowest_joined,
 }  # fmt: skip
 PLAIN = {
     "to_lanes": to_lanes, "from_lanes": from_lanes,
-    "lowest_up_to": lowest_up_to, "lowest_from": lowest_from,
+    "lowest_from": lowest_from, "lowest_joined": lowest_joined,
 }  # fmt: skip
