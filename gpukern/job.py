@@ -156,7 +156,7 @@ class Job:
                 slots, t = (slots if isinstance(slots, int) else slots[order]), t[order]
                 columns = {n: c[order] for n, c in columns.items()}
             self._check_time(slots, t, order)
-        except (PlanError, UnsortedError):
+        except (PlanError, UnsortedError, MemoryError):
             self._forget_symbols(known)
             raise
         pack = order is None and frame.kind_of(table) != "pandas"
@@ -239,15 +239,15 @@ class Job:
         """Make room for new symbols."""
         symbols = list(self.symbols.slots)
         if len(symbols) > self.capacity:
-            self.capacity = max(len(symbols), 2 * self.capacity)
-            last = np.full(self.capacity, prim.NULL_INT, np.int64)
+            capacity = max(len(symbols), 2 * self.capacity)
+            last = np.full(capacity, prim.NULL_INT, np.int64)
             last[: len(self.last)] = self.last
-            self.last = last
-            self.seen = np.full(self.capacity, -1, np.int32)
+            seen = np.full(capacity, -1, np.int32)
             # One block for all kernels: large blocks get large pages, and with thousands of
             # symbols most of the time for a row would go into finding small ones.
-            ends = np.cumsum([self.capacity * state.words for state in self.states])
+            ends = np.cumsum([capacity * state.words for state in self.states])
             self.block = zeros(int(ends[-1]))
+            self.capacity, self.last, self.seen = capacity, last, seen  # there was memory
             for state, room in zip(self.states, np.split(self.block, ends[:-1]), strict=True):
                 state.move(room)
         for state in self.states:

@@ -36,10 +36,18 @@ def zeros(n: int) -> np.ndarray:
     size = 8 * n
     if size < LARGE or not KEEPS:
         return np.zeros(n)
-    block = mmap.mmap(-1, size + PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    block.madvise(mmap.MADV_HUGEPAGE)
-    words = np.frombuffer(block, np.uint8)
+    words = np.frombuffer(_block(size + PAGE), np.uint8)
     return words[-words.ctypes.data % PAGE :][:size].view(np.float64)
+
+
+def _block(size: int) -> mmap.mmap:
+    """So many bytes from the system, of large pages."""
+    try:
+        block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError(f"the system has no {size:,} bytes of memory: {error}") from error
+    block.madvise(mmap.MADV_HUGEPAGE)
+    return block
 
 
 class Blocks:
@@ -69,9 +77,7 @@ class Blocks:
             if room <= len(block) - PAGE <= room + room // 4:
                 return np.asarray(_Lease(self, block))
             self.free.appendleft(block)
-        block = mmap.mmap(-1, room + PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        block.madvise(mmap.MADV_HUGEPAGE)
-        return np.asarray(_Lease(self, block))
+        return np.asarray(_Lease(self, _block(room + PAGE)))
 
     def give_back(self, block: mmap.mmap) -> None:
         """Nobody uses the block."""

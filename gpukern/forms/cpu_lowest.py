@@ -212,8 +212,8 @@ def _count(s: Source) -> None:
     s("release(before)", "release(words)").end()
 
 
-def _values(s: Source, kernel: Kernel, told: list[int]) -> None:
-    """The outputs that are told. With the number of values that are read written out, the compiler
+def _values(s: Source, kernel: Kernel, read: list[int]) -> None:
+    """The outputs that are read. With the number of values that are read written out, the compiler
     unrolls a kernel's loops over them, finds each value's place and puts rows side by side."""
     outs = range(len(kernel.outputs))
     for count in range(1, KEPT):
@@ -224,4 +224,4 @@ def _values(s: Source, kernel: Kernel, told: list[int]) -> None:
         scope.update(s=low, n="window", reach=str(count), within=_word(COUNT), null="null")
         call = invoke(kernel.functions["value"], "value", scope)
         names = ", ".join(f"v_{n}" for n in outs)
-        s(f"{names} = {call}", *(f"{_word(VALUES + n)} = v_{n}" for n in told)).end(2)
+        s(f"{names} = {call}", *(f"{_word(VALUES + n)} = v_{n}" for n in read)).end(2)

@@ -40,7 +40,7 @@ def rank(kernel: Kernel, params: dict[str, Any], unread: frozenset[str] = frozen
     if "abreast(" in text:
         text = cpu_lowest.function(kernel, unread) + text
     else:
-        unread = frozenset()  # all outputs are told, or none
+        unread = frozenset()  # this loop leaves nothing out
     return Template(kernel, name, IMPORTS + text, layout, uses_time, "window", unread=unread)
 
 

@@ -181,9 +181,8 @@ def index_rows(local, touched, keep, every, pos, runs):
     return found
 
 
-def _announce(*, write: bool, near: int) -> Any:
-    """A function that fetches the line of ``array[at]``, which will be read or written soon, into
-    the first (3) or second (2) cache."""
+def _announce(*, write: bool) -> Any:
+    """A function that fetches the line of ``array[at]``, which will be read or written soon."""
 
     def announce(typing: Any, array: Any, at: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -192,8 +191,8 @@ def _announce(*, write: bool, near: int) -> Any:
             kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
             prefetch = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
             line = builder.bitcast(builder.gep(data, [arguments[1]]), byte)
-            of_data = word(1)
-            builder.call(prefetch, [line, word(int(write)), word(near), of_data])
+            near, of_data = word(3), word(1)
+            builder.call(prefetch, [line, word(int(write)), near, of_data])
             return context.get_dummy_value()
 
         return types.void(array, types.int64), generate
@@ -201,7 +200,7 @@ def _announce(*, write: bool, near: int) -> Any:
     return intrinsic(announce)
 
 
-will_write, will_read = _announce(write=True, near=3), _announce(write=False, near=3)
+will_write, will_read = _announce(write=True), _announce(write=False)
 
 
 @njit(cache=True, nogil=True)

@@ -92,3 +92,31 @@ def test_zeros_are_zeros_that_can_be_written(n):
     assert not memory.zeros(n).any()
     if 8 * n >= memory.LARGE and memory.KEEPS:
         assert zeros.ctypes.data % memory.PAGE == 0
+
+
+@pytest.mark.skipif(not memory.KEEPS, reason="needs large pages of Linux")
+def test_no_memory_is_told_by_name():
+    with pytest.raises(MemoryError, match="the system has no 1,152,921,504,6"):
+        memory.zeros(1 << 57)
+    with pytest.raises(MemoryError, match="the system has no 1,152,921,504,6"):
+        memory.empty(1 << 57)
+
+
+def test_a_push_for_whose_symbols_there_is_no_memory_leaves_the_job_as_it_was(monkeypatch):
+    plan = gk.Plan([gk.rolling_mean("x", window=3)], time=None)
+    job, other = plan.start(), plan.start()
+    few = pa.table({"symbol": ["A"] * 5, "x": [1.0, 2.0, 4.0, 8.0, 16.0]})
+    more = pa.table({"symbol": ["B", "A"] * 5, "x": [float(n) for n in range(10)]})
+    job.push(few)
+    other.push(few)
+
+    def none(n):
+        raise MemoryError(n)
+
+    with monkeypatch.context() as short:
+        short.setattr("gpukern.job.zeros", none)
+        with pytest.raises(MemoryError):
+            job.push(more)
+    assert job.snapshot() == other.snapshot()
+    assert job.push(more).equals(other.push(more))
+    assert job.snapshot() == other.snapshot()
