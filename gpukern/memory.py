@@ -31,8 +31,8 @@ def empty(n: int, dtype: type = np.float64) -> np.ndarray:
 
 
 def zeros(n: int) -> np.ndarray:
-    """Floats that are 0. The system clears the large pages of many when they are first used, by the
-    thread that does, which takes half as long as to fill them before."""
+    """Floats that are 0. The system clears the large pages of many when they are first used, in the
+    thread that does; to fill them here would be to write them twice, in one thread."""
     size = 8 * n
     if size < LARGE or not KEEPS:
         return np.zeros(n)
