@@ -397,6 +397,8 @@ def _counting(
         if name not in known:
             raise PlanError(f"kernel {kernel}: counting={given!r}: it has no output {name!r}")
     asked = "value" in functions and "within" in inspect.signature(functions["value"]).parameters
+    if names and not asked:
+        raise PlanError(f"kernel {kernel}: counting={given!r}: value() does not ask for 'within'")
     return tuple(names or known) if asked else ()
 
 

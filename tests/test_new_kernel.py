@@ -263,14 +263,19 @@ def test_a_name_that_is_taken_is_refused() -> None:
 def test_all_outputs_count_unless_the_kernel_says_which() -> None:
     assert gk.kernels()["user_floor"].counting == ("lowest", "as_low")
     assert gk.kernels()["user_midrange"].counting == ()
+
+    class user_mistaken:
+        """Counts nothing."""
+
+        def value(s: np.ndarray, n: int) -> float:
+            return s[n - 1]
+
     with pytest.raises(gk.PlanError, match=r"counting='heights': it has no output 'heights'"):
-
-        @kernel.rank("x", out="height", counting="heights")
-        class user_mistaken:
-            """Names an output that it does not have."""
-
-            def value(s: np.ndarray, n: int) -> float:
-                return s[n - 1]
+        kernel.rank("x", out="height", counting="heights")(user_mistaken)
+    with pytest.raises(
+        gk.PlanError, match=r"counting='height': value\(\) does not ask for 'within'"
+    ):
+        kernel.rank("x", out="height", counting="height")(user_mistaken)
 
 
 def test_a_kernel_that_asks_for_what_is_not_there_is_told_so() -> None:
