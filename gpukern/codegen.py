@@ -191,12 +191,11 @@ def _digest(kernel: Kernel, text: str) -> str:
     """Of everything that went into a kernel variant."""
     parts = [text, repr(LOOP)]
     parts += [platform.python_version(), numba.__version__, llvmlite.__version__]
+    parts.append(inspect.getsource(scratch))
     for name in sorted(kernel.functions):
         parts.append(f"{name}={source_of(kernel.functions[name])}")
     if "from gpukern.order import" in text:
         parts.append(inspect.getsource(order))
-    if "scratch(" in text:
-        parts.append(inspect.getsource(scratch))
     if "to_lanes(" in text:
         parts.append(inspect.getsource(lanes))
     if "from gpukern.forms.cpu_back import" in text:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -155,12 +155,13 @@ class Job:
                 order = np.argsort(t, kind="stable")
                 slots, t = (slots if isinstance(slots, int) else slots[order]), t[order]
                 columns = {n: c[order] for n, c in columns.items()}
-            self._check_time(slots, t, order)
+            columns, last = self._prepare(n, slots, t, columns, order, pool)
         except (PlanError, UnsortedError, MemoryError):
             self._forget_symbols(known)
             raise
         pack = order is None and frame.kind_of(table) != "pandas"
         results = self._process(n, slots, t, columns, pool, pack=pack)
+        self.last = last
         if order is not None:
             results = [_unsort(r, order) for r in results]
         return frame.attach(table, results)
@@ -260,19 +261,43 @@ class Job:
             if state.mapped:
                 state.parameters = state.parameters[:known]
 
-    def _check_time(
+    def _prepare(
+        self,
+        n: int,
+        slots: np.ndarray | int,
+        t: np.ndarray | None,
+        columns: dict[str, np.ndarray],
+        order: np.ndarray | None,
+        pool: ThreadPoolExecutor | None,
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Columns as loops read them, and the last times; in a long batch while those are found."""
+        if pool is None or t is None:
+            return columns, self._last_times(slots, t, order)
+        found = pool.submit(self._last_times, slots, t, order)
+        try:
+            if self.taped and self.jit and tape.MOST < n <= tape.SPAN:
+                self._long_tape()
+                columns = {
+                    name: column if name in self.integers else _as_floats(column)
+                    for name, column in columns.items()
+                }
+        finally:
+            wait([found])
+        return columns, found.result()
+
+    def _last_times(
         self, slots: np.ndarray | int, t: np.ndarray | None, order: np.ndarray | None
-    ) -> None:
+    ) -> np.ndarray:
+        """The last time of each symbol after these rows; it does not go backwards."""
         if t is None:
-            return
+            return self.last
         last = self.last.copy()
         if isinstance(slots, int):
             row = prim.first_backward_one(slots, t, last)
         else:
             row = prim.first_backward(slots, t, last)
         if row < 0:
-            self.last = last
-            return
+            return last
         slot = slots if isinstance(slots, int) else int(slots[row])
         symbol = list(self.symbols.slots)[slot]
         before = t[:row] if isinstance(slots, int) else t[:row][slots[:row] == slot]
@@ -358,6 +383,13 @@ class Job:
             self.tape = Tape(self, max(tape.LEAST, 1 << (n - 1).bit_length()))
         return self.tape
 
+    def _long_tape(self) -> Tape:
+        """The tape for batches that are walked through in stretches."""
+        stretch = tape.stretch(len(self.symbols))
+        if self.long is None or not self.long.has_room(stretch, len(self.symbols)):
+            self.long = Tape(self, stretch, long=True)
+        return self.long
+
     def _process(
         self,
         n: int,
@@ -389,18 +421,15 @@ class Job:
         had better share the rows of one symbol, which pieces do."""
         if not (n and self.taped and self.jit):
             return 0
-        stretch = tape.stretch(len(self.symbols))
-        if self.long is None or not self.long.has_room(stretch, len(self.symbols)):
-            self.long = Tape(self, stretch, long=True)
-        done = 0
+        long, done = self._long_tape(), 0
         if pool is not None and n > 4 * TRIAL and self._has_one_long_run(n, slots):
-            self.long.run(self, 0, TRIAL, slots, t, columns, results, pool)
+            long.run(self, 0, TRIAL, slots, t, columns, results, pool)
             begin = perf_counter_ns()
-            self.long.run(self, TRIAL, 2 * TRIAL, slots, t, columns, results, pool)
+            long.run(self, TRIAL, 2 * TRIAL, slots, t, columns, results, pool)
             done = 2 * TRIAL
             if perf_counter_ns() - begin > WORTH_NS * TRIAL:
                 return done
-        self.long.run(self, done, n, slots, t, columns, results, pool)
+        long.run(self, done, n, slots, t, columns, results, pool)
         return n
 
     def _has_one_long_run(self, n: int, slots: np.ndarray | int) -> bool:
@@ -488,6 +517,15 @@ class Job:
         if self.threads > 1 and self.pool is None:
             self.pool = ThreadPoolExecutor(self.threads, "gpukern")
         return self.pool
+
+
+def _as_floats(column: np.ndarray) -> np.ndarray:
+    """The column as float64."""
+    if column.dtype == np.float64:
+        return column
+    floats = empty(len(column))
+    np.copyto(floats, column)
+    return floats
 
 
 def _rows(values: np.ndarray, lo: int, hi: int) -> np.ndarray:

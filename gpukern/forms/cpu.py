@@ -26,7 +26,7 @@ from gpukern.forms.layout import Layout, invoke, wanted
 from gpukern.kernel import Kernel
 
 BLOCK = 128  # rows of a block of a cumulative fold
-AHEAD = 8  # symbols whose state is asked for at once
+AHEAD = 8  # symbols: so much earlier what a run will need of its state row is asked for
 CHUNK = 256  # rows whose totals are held before they are turned into outputs
 MAX_LAGS = {"prev_": 1, "prev2_": 2}
 NULL = "-9223372036854775808"  # of outputs that are not floats
@@ -133,21 +133,26 @@ def _begin(
     s("sti = st.view(np.int64)", "pari = par.view(np.int64)", "ari = ar.view(np.int64)")
     for name, words in rooms.items():
         s.room(name, words)
-    s("touched = 0.0", *begin)
-    s.block("for r in range(runs.shape[0]):")
-    # With many symbols the state is in memory, not in a cache. Reading a word of the next few
-    # rows at once lets those reads overlap; one after the other they are most of the time.
-    s.block(f"if r % {AHEAD} == 0:")
-    s.block(f"for z in range(r, min(r + {AHEAD}, runs.shape[0])):")
-    s("slot = runs[z, 0]", "touched += st[slot, 0]")
+    s("words = st.shape[1]", *begin)
+    # With many symbols the state is in memory, not in a cache. To wait for it, a run after the
+    # other, would be most of the time: the head of a row is asked for first, then what its run
+    # will need of it.
+    s.block(f"for r in range({-2 * AHEAD}, runs.shape[0]):")
+    s(f"z = r + {2 * AHEAD}")
+    s.block("if z < runs.shape[0]:")
+    s("will_read(st, runs[z, 0] * words)", "will_read(st, runs[z, 0] * words + 8)").end()
     if ring:
         at = [p.name for p in kernel.params].index("window") + 1
+        s(f"z = r + {AHEAD}")
+        s.block("if 0 <= z < runs.shape[0]:")
+        s("slot = runs[z, 0]")
         s(f"span = pari[slot * stride, {at}]", "size = runs[z, 2] - runs[z, 1]")
         for line in ring:
             s(line)
             if line.startswith("first, last"):
-                s("for w in range(first, min(last, st.shape[1]), 8):", "    touched += st[slot, w]")
-    s.end(2)
+                s("for w in range(first, last, 8):", "    will_read(st, slot * words + w)")
+        s.end()
+    s("if r < 0:", "    continue")
     s("slot = runs[r, 0]", "lo = runs[r, 1]", "hi = runs[r, 2]", "emit = runs[r, 3]")
     _load_parameters(s, kernel)
     return s
@@ -277,12 +282,12 @@ def _map_rows(kernel: Kernel, prefix: str, lagged: list[str]) -> Template:
     s.block("elif i >= emit:")
     _emit_null(s, kernel, "i")
     s.end(2)
-    # Slices rather than offsets: the compiler vectorises loops over plain indices only.
+    # Parts rather than offsets: the compiler vectorises loops over plain indices only.
     s("first = max(lo + head, emit)")
     inputs = [i.name for i in kernel.inputs] + (["t"] if "t" in wanted(kernel, "value") else [])
-    s(*(f"now_{c} = {_column(c)}[first:hi]" for c in inputs))
-    s(*(f"old_{c} = {_column(c)}[first - k : hi - k]" for c in lagged))
-    s(*(f"to_{n} = out_{n}[first:hi]" for n in range(len(kernel.outputs))))
+    s(*(f"now_{c} = part({_column(c)}, first, hi - first)" for c in inputs))
+    s(*(f"old_{c} = part({_column(c)}, first - k, hi - first)" for c in lagged))
+    s(*(f"to_{n} = part(out_{n}, first, hi - first)" for n in range(len(kernel.outputs))))
     s.block("for j in range(hi - first):")
     scope = parameters(kernel)
     scope.update({c: f"now_{c}[j]" for c in inputs})
@@ -360,7 +365,7 @@ def _step(kernel: Kernel, params: dict[str, Any]) -> Template:
     s = _begin(kernel, "step")
     s(*layout.load())
     if ring:
-        s(f"ring = st[slot, {layout.size} : {layout.size} + p_{ring}]")
+        s(f"ring = part(st, slot * words + {layout.size}, p_{ring})")
     scope = _scope(kernel, "i")
     states = ", ".join(f"s_{f}" for f in fields) + ("," if len(fields) == 1 else "")
     s.block("if rows == 0:")
@@ -407,6 +412,5 @@ def _fold(kernel: Kernel, params: dict[str, Any]) -> Template:
 
 
 def _text(s: Source) -> str:
-    """The text of a loop; its result only keeps the compiler from dropping the early reads."""
-    last = [f"    release({name})" for name in s.rooms]
-    return "\n".join([*s.lines, *last, "    return touched"]) + "\n"
+    """The text of a loop."""
+    return "\n".join([*s.lines, *(f"    release({name})" for name in s.rooms)]) + "\n"

@@ -86,7 +86,7 @@ def text_in_row_order(kernel: Kernel) -> str:
         s(f"b_{n} = carray(bytes_at(row[{at + n}]), ((count + 7) // 8,))")
         given.append(f"b_{n}")
     s(f"nulls = carray(words_at(row[{word.NULLS}]), ({len(kernel.outputs)},))")
-    s(f"call_rows(row[{word.LOOP}], ({', '.join(given)}, nulls))")
+    s(f"call_loop(row[{word.LOOP}], ({', '.join(given)}, nulls))")
     return "\n".join(s.lines) + "\n"
 
 
@@ -118,28 +118,20 @@ def address(loop: Any, arguments: list[Any]) -> int:
     return version.library.get_pointer_to_function(version.fndesc.llvm_func_name)
 
 
-def _call(result: Any) -> Any:
-    """A function that calls the compiled loop at an address."""
+def _call(typing: Any, at: Any, arguments: Any) -> Any:
+    """Call the compiled loop at an address."""
 
-    def call(typing: Any, at: Any, arguments: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            kinds = tuple(arguments.types)
-            kind = context.call_conv.get_function_type(result, kinds)
-            function = builder.inttoptr(values[0], kind.as_pointer())
-            unpacked = cgutils.unpack_tuple(builder, values[1], len(kinds))
-            _, told = context.call_conv.call_function(builder, function, result, kinds, unpacked)
-            return told
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        kinds = tuple(arguments.types)
+        kind = context.call_conv.get_function_type(types.none, kinds)
+        function = builder.inttoptr(values[0], kind.as_pointer())
+        unpacked = cgutils.unpack_tuple(builder, values[1], len(kinds))
+        context.call_conv.call_function(builder, function, types.none, kinds, unpacked)
+        return context.get_dummy_value()
 
-        return result(at, arguments), generate
-
-    return intrinsic(call)
+    return types.none(at, arguments), generate
 
 
-# The float that a loop gives back only keeps reads in it alive.
-call_loop: Any = _call(types.float64)
-call_rows: Any = _call(types.none)
+call_loop: Any = intrinsic(_call)
 LOOP = {"call_loop": call_loop, "floats_at": word.floats_at, "words_at": word.words_at}
-IN_ROWS = {
-    "call_rows": call_rows, "floats_at": word.floats_at, "words_at": word.words_at,
-    "bytes_at": word.bytes_at,
-}  # fmt: skip
+IN_ROWS = {**LOOP, "bytes_at": word.bytes_at}

@@ -58,15 +58,15 @@ class Fold:
         return {f"all_{n}": str(CHUNK) for n in [*self.totals, *self.inner_out, *extra]}
 
     def slices(self, at: str, length: str) -> list[str]:
-        """Lines that slice what rows are made of: plain indices compile to better loops."""
+        """Lines that cut out what rows are made of: plain indices compile to better loops."""
         columns = [i.name for i in self.kernel.inputs if i.name in self.read]
-        lines = [f"a_{c} = in_{c}[{at} : {at} + {length}]" for c in columns]
+        lines = [f"a_{c} = part(in_{c}, {at}, {length})" for c in columns]
         if self.row_time:
-            lines.append(f"a_t = t[{at} : {at} + {length}]")
+            lines.append(f"a_t = part(t, {at}, {length})")
         return lines
 
     def scope(self, index: str) -> dict[str, str]:
-        """Names of a row's raw inputs, parameters and time, from the slices."""
+        """Names of a row's raw inputs, parameters and time, from the parts."""
         scope = cpu.parameters(self.kernel)
         scope.update({c.name: f"a_{c.name}[{index}]" for c in self.kernel.inputs})
         scope["t"] = f"a_t[{index}]"
@@ -195,9 +195,9 @@ def _emission(s: Source, fold: Fold, count: str) -> None:
     """Outputs of rows i…i+q−1 from the chunk buffers; ``count`` is the rows in the window."""
     kernel = fold.kernel
     s("begin = max(emit - i, 0)")
-    s(*(f"to_{n} = out_{n}[i : i + q]" for n in range(len(kernel.outputs))))
+    s(*(f"to_{n} = part(out_{n}, i, q)" for n in range(len(kernel.outputs))))
     ins = [x.name for x in kernel.inputs if x.name in wanted(kernel, *fold.emitters)]
-    s(*(f"now_{x} = in_{x}[i : i + q]" for x in ins))
+    s(*(f"now_{x} = part(in_{x}, i, q)" for x in ins))
     scope = fold.emit_scope(AT, "i + j")
     scope.update({x: f"now_{x}[{AT}]" for x in ins if "x_" + x not in fold.inner_out})
     scope["n"] = "n"
@@ -250,8 +250,8 @@ def rows(kernel: Kernel, before: bool) -> Template:
     rooms = fold.rooms() | (cpu_wide.ROOMS if wide else {}) | ({"room": "0"} if lazy else {})
     s = cpu._begin(kernel, "fold over a window in rows", rooms, _entry(fold, layout, raw, parts))
     s("span = p_window", *layout.load())
-    s(f"ring = st[slot, {layout.size} : {layout.size} + {raw} * span]")
-    s(f"kept = st[slot, {layout.size} + {raw} * span : {layout.size} + {raw + parts} * span]")
+    s(f"ring = part(st, slot * words + {layout.size}, {raw} * span)")
+    s(f"kept = part(st, slot * words + {layout.size} + {raw} * span, {parts} * span)")
     s.block("if rows == 0:")
     s(*fold.reset())
     s.block("for j in range(span):")
@@ -297,8 +297,8 @@ def rows(kernel: Kernel, before: bool) -> Template:
         s(*save)
     s.end(2)
     s(*fold.reset()).end()
-    s(f"part = ring[o * {raw} : (o + m) * {raw}]", f"past = sums[o * {parts} : (o + m) * {parts}]")
-    s(*(f"to_{n} = all_{n}[q : q + m]" for n in [*fold.totals, *fold.inner_out]))
+    s(f"here = part(ring, o * {raw}, m * {raw})", f"past = part(sums, o * {parts}, m * {parts})")
+    s(*(f"to_{n} = part(all_{n}, q, m)" for n in [*fold.totals, *fold.inner_out]))
     s.block("for j in range(m):")
     s(*fold.row("j"), *fold.lift("j"))
     tot = [f"tot_{a}" for a in fold.acc]
@@ -306,7 +306,7 @@ def rows(kernel: Kernel, before: bool) -> Template:
     joined = fold.join(own, list(fold.acc), tot)
     s(*(joined + fold.prefix() if before else fold.prefix() + joined))
     s(*fold.keep_totals(tot, "j", "to_"))
-    s(*(f"part[j * {raw} + {n}] = {x}" for n, x in enumerate(fold.kept)))
+    s(*(f"here[j * {raw} + {n}] = {x}" for n, x in enumerate(fold.kept)))
     s(*fold.shift("j")).end()
     s("o += m", "q += m", "if o == span:", "    o = 0").end()
     _emission(s, fold, "min(k + j, span)" if before else "min(k + j + 1, span)")
@@ -387,11 +387,11 @@ def time(kernel: Kernel, before: bool) -> Template:
     layout.arena_fields = 1 + raw + parts
     s = cpu._begin(kernel, "fold over a window in time", fold.rooms("n"))
     s("window = p_window", *layout.load())
-    s("times = ari[off : off + cap]")
+    s("times = part(ari, off, cap)")
     for n, x in enumerate(fold.kept, start=1):
-        s(f"ring_{x} = ar[off + {n} * cap : off + {n + 1} * cap]")
+        s(f"ring_{x} = part(ar, off + {n} * cap, cap)")
     for n, a in enumerate(fold.acc, start=1 + raw):
-        s(f"suf_{a} = ar[off + {n} * cap : off + {n + 1} * cap]")
+        s(f"suf_{a} = part(ar, off + {n} * cap, cap)")
     s.block("if rows == 0:")
     s("cell_end = -9223372036854775808", *fold.reset())
     s(*(f"suf_{a}[0] = {z}" for a, z in zip(fold.acc, fold.zero, strict=True)))
@@ -399,7 +399,7 @@ def time(kernel: Kernel, before: bool) -> Template:
     fold.skip_first_rows(s)
     s(f"k = rows - {len(fold.lags)}", "i = lo")
     s.block("while i < hi:")
-    s(f"size = min(hi - i, {CHUNK})", *fold.slices("i", "size"), "clock = t[i : i + size]")
+    s(f"size = min(hi - i, {CHUNK})", *fold.slices("i", "size"), "clock = part(t, i, size)")
     s.block("for q in range(size):")
     s("now = clock[q]")
     s(*fold.row("q"))
@@ -483,9 +483,9 @@ def cumulative(kernel: Kernel, segmented: bool) -> Template:
     s("k += 1", *(f"all_{c}[q] = {c}" for c in [*fold.acc, *fold.inner_out]))
     s(*fold.shift("q")).end()
     # The base and the centre are the same for all these rows, so this loop has independent rounds.
-    s(*(f"to_{n} = out_{n}[i : i + size]" for n in range(len(kernel.outputs))))
+    s(*(f"to_{n} = part(out_{n}, i, size)" for n in range(len(kernel.outputs))))
     ins = [x.name for x in kernel.inputs if x.name in wanted(kernel, "total")]
-    s(*(f"now_{x} = in_{x}[i : i + size]" for x in ins))
+    s(*(f"now_{x} = part(in_{x}, i, size)" for x in ins))
     s.block("for j in range(max(emit - i, 0), size):")
     s(*fold.absorb("o + j + 1", own, [f"all_{a}[{AT}]" for a in fold.acc], "t_"))
     scope = cpu._scope(kernel, "i + j")

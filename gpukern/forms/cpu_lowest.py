@@ -73,10 +73,10 @@ def together(s: Source, kernel: Kernel, ring: int, unread: frozenset[str]) -> No
     # In each line of ``width`` the window before, oldest first, and the rows; the last is repeated.
     s.block(f"for z in range({LANES}):")
     s("at, size = z * width, runs[r + z, 2] - runs[r + z, 1]")
-    s(f"before = st[runs[r + z, 0], {ring} : {ring} + window]")
+    s(f"before = part(st, runs[r + z, 0] * words + {ring}, window)")
     s("q = sti[runs[r + z, 0], 0] % window")
     s("move(line, at, before, q, window - q)", "move(line, at + window - q, before, 0, q)")
-    s("at += window", "x = 0.0", f"now = in_{name}[runs[r + z, 1] : runs[r + z, 2]]")
+    s("at += window", "x = 0.0", f"now = part(in_{name}, runs[r + z, 1], size)")
     s("for j in range(size):", "    x = now[j] + 0.0", "    odd += 1 if x != x else 0")
     s("    line[at + j] = x", "for j in range(size, length):", "    line[at + j] = x").end()
     s.block("if odd == 0:")
@@ -85,15 +85,15 @@ def together(s: Source, kernel: Kernel, ring: int, unread: frozenset[str]) -> No
     s.block(f"for z in range({LANES}):")
     s("slot, at, size = runs[r + z, 0], z * width + window, runs[r + z, 2] - runs[r + z, 1]")
     s("q = sti[slot, 0] % window", "first = min(size, window - q)")
-    s(f"before = st[slot, {ring} : {ring} + window]")
+    s(f"before = part(st, slot * words + {ring}, window)")
     s("move(before, q, line, at, first)", "move(before, 0, line, at + first, size - first)")
     s(f"st[slot, {ring} + window] = np.nan", "sti[slot, 0] += size").end()
     starts = ", ".join(f"{lane} * width" for lane in range(LANES))
     for n in told(kernel, unread):
         s(f"from_lanes(line, {starts}, wide, {(VALUES + n) * PART}, length)")
         s.block(f"for z in range({LANES}):")
-        s(f"to, of = out_{n}[runs[r + z, 1] : runs[r + z, 2]], line[z * width :]")
-        s("for j in range(len(to)):", "    to[j] = of[j]").end()
+        s("size = runs[r + z, 2] - runs[r + z, 1]")
+        s(f"move(out_{n}, runs[r + z, 1], line, z * width, size)").end()
     s(f"past = r + {LANES}", "continue").end(3)
 
 
@@ -126,7 +126,7 @@ def rows(s: Source, kernel: Kernel, unread: frozenset[str]) -> None:
     s("move(line, 0, ring, q, window - q)", "move(line, window - q, ring, 0, q)")
     s(f"rounds = (hi - i + {LANES} * window - 1) // ({LANES} * window)", "odd = 0")
     s.block("while i < hi and odd == 0:")
-    s("size = (hi - i + rounds - 1) // rounds", f"now = in_{name}[i : i + size]")
+    s("size = (hi - i + rounds - 1) // rounds", f"now = part(in_{name}, i, size)")
     s.block("for j in range(size):")
     s("x = now[j] + 0.0", "odd += 1 if x != x else 0", "line[window + j] = x").end()
     s.block("if odd == 0:")
@@ -195,8 +195,8 @@ def _count(s: Source) -> None:
     s(f"{_word(COUNT)} = -1.0 if odd else count", "more += 1 if odd else 0").end()
     # Such rows follow each other; then the row that comes and the one that goes are enough.
     s.block("if more > 0:")
-    s(f"before, words = scratch({LANES}), scratch({2 * LANES})")
-    s(f"counted, found = words.view(np.int64)[:{LANES}], words.view(np.int64)[{LANES}:]")
+    s(f"before, own = scratch({LANES}), scratch({2 * LANES})", "integers = own.view(np.int64)")
+    s(f"counted, found = part(integers, 0, {LANES}), part(integers, {LANES}, {LANES})")
     s(f"for lane in range({LANES}):", "    counted[lane] = -1")
     s.block(f"for m in range({LANES} * length):")
     s.block(f"if {_word(COUNT)} < 0.0:")
@@ -205,11 +205,11 @@ def _count(s: Source) -> None:
     s("found[lane] += 1 if line[first + window - 1] <= last else 0")
     s("found[lane] -= 1 if line[first - 1] <= last else 0").end()
     s.block("else:")
-    s("near = line[first : first + window]", "many = 0")
+    s("near = part(line, first, window)", "many = 0")
     s("for z in range(len(near)):", "    many += 1 if near[z] <= last else 0")
     s("found[lane] = many").end()
     s("counted[lane], before[lane] = m, last", f"{_word(COUNT)} = found[lane]").end(2)
-    s("release(before)", "release(words)").end()
+    s("release(before)", "release(own)").end()
 
 
 def _values(s: Source, kernel: Kernel, read: list[int]) -> None:

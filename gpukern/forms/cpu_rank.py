@@ -97,12 +97,12 @@ def _rows(
     if lowest:
         cpu_lowest.together(s, kernel, base, unread)
     s(*layout.load())
-    s(f"ring = st[slot, {base} : {base} + window]")
-    s(f"kept = st[slot, {base} + window : {base} + 2 * window]")
+    s(f"ring = part(st, slot * words + {base}, window)")
+    s(f"kept = part(st, slot * words + {base} + window, window)")
     # The sorted window lives between two sentinels, so that replacing a value is one pass
     # without a branch per element. It is made ready when a row needs it.
     s.enlarge("room", "window + 2")
-    s("work = room[: window + 2]", "order = work[1:]", "ready = False")
+    s("work = part(room, 0, window + 2)", "order = part(work, 1, window + 1)", "ready = False")
     s("q = rows % window", "i = lo")
     if lowest:
         cpu_lowest.start(s, kernel)
@@ -152,7 +152,7 @@ def _time(kernel: Kernel, layout: Layout, excluded: bool) -> Source:
     s = cpu._begin(kernel, "rank over a window in time")
     s("window = p_window", *layout.load())
     cpu._compact(s, 2)
-    s("ring = ar[off + cap : off + 2 * cap]", "order = ar[off + 2 * cap : off + 3 * cap]")
+    s("ring = part(ar, off + cap, cap)", "order = part(ar, off + 2 * cap, cap)")
     s.block("for i in range(lo, hi):")
     _read(s, kernel)
     s.block("while head < tail and ari[off + head] <= t[i] - window:")

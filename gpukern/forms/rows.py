@@ -7,14 +7,13 @@ what a kernel sees; with a null after its last element ``dense[pos]`` is a resul
 """
 
 import math
-from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba import njit
-from numba.core import types
-from numba.extending import intrinsic
 
+from gpukern.forms.scratch import announce
+
+will_write, will_read = announce(write=True), announce(write=False)
 ANY, POSITIVE, NON_NEGATIVE = 0, 1, 2
 NULL_INT = -(2**63)
 ONE = np.uint64(1)
@@ -91,7 +90,10 @@ def mark_missing_int(column, keep):
 
 @njit(cache=True, nogil=True)
 def mark_codes(codes, found):
-    """found[c] = True for dictionary codes that occur; are all codes the same?"""
+    """found[c] = True for dictionary codes that occur; are all codes the same?
+
+    It stops where all have occurred.
+    """
     differ = 0
     for begin in range(0, len(codes), 4096):
         block = codes[begin : begin + 4096]
@@ -99,8 +101,15 @@ def mark_codes(codes, found):
             differ |= block[i] ^ codes[0]
         if differ:
             break
-    for i in range(len(codes) if differ else min(1, len(codes))):
-        found[codes[i]] = True
+    step = max(1 << 16, len(found)) if differ else 1
+    for begin in range(0, len(codes), step):
+        for i in range(begin, min(begin + step, len(codes))):
+            found[codes[i]] = True
+        missing = 0
+        for c in range(len(found)):
+            missing += not found[c]
+        if not (differ and missing):
+            break
     return differ == 0
 
 
@@ -179,28 +188,6 @@ def index_rows(local, touched, keep, every, pos, runs):
         else:
             pos[i] = total
     return found
-
-
-def _announce(*, write: bool) -> Any:
-    """A function that fetches the line of ``array[at]``, which will be read or written soon."""
-
-    def announce(typing: Any, array: Any, at: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            data = context.make_array(array)(context, builder, arguments[0]).data
-            word, byte = ir.IntType(32), ir.IntType(8).as_pointer()
-            kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
-            prefetch = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
-            line = builder.bitcast(builder.gep(data, [arguments[1]]), byte)
-            near, of_data = word(3), word(1)
-            builder.call(prefetch, [line, word(int(write)), near, of_data])
-            return context.get_dummy_value()
-
-        return types.void(array, types.int64), generate
-
-    return intrinsic(announce)
-
-
-will_write, will_read = _announce(write=True), _announce(write=False)
 
 
 @njit(cache=True, nogil=True)

@@ -168,5 +168,5 @@ def test_loops_count_no_references(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for step in range(len(job.modules)):
         job.compile(step)
         (told,) = job.modules[step].run.inspect_llvm().values()
-        assert "define double" in told or "define i32" in told
+        assert "\ndefine " in told
         assert "call void @NRT_incref" not in told

@@ -6,6 +6,7 @@ import pytest
 
 import gpukern as gk
 from gpukern import memory
+from gpukern.forms import scratch
 from gpukern.memory import Lent, Rooms
 
 ROWS = 10_000
@@ -120,3 +121,61 @@ def test_a_push_for_whose_symbols_there_is_no_memory_leaves_the_job_as_it_was(mo
     assert job.snapshot() == other.snapshot()
     assert job.push(more).equals(other.push(more))
     assert job.snapshot() == other.snapshot()
+
+
+@pytest.mark.parametrize(("column", "value"), [("ts", -1), ("tape", 0)], ids=["time", "memory"])
+def test_a_long_push_that_fails_while_threads_prepare_it_leaves_the_job_as_it_was(
+    column, value, monkeypatch
+):
+    n = 40_000
+    plan = gk.Plan([gk.rolling_mean("x", window=3), gk.diff("x")], by="symbol", time="ts")
+
+    def table(begin, n):
+        rows = np.arange(begin, begin + n)
+        symbols = pa.array(np.array(["A", "B", "C"])[rows % 3])
+        return {"symbol": symbols, "ts": rows, "x": (rows % 101).astype(np.int16)}
+
+    job, other = plan.start(threads=2), plan.start(threads=1)
+    few, more, later = (table(begin, size) for begin, size in [(0, 100), (100, n), (100 + n, n)])
+    assert job.push(pa.table(few)).equals(other.push(pa.table(few)))
+    with monkeypatch.context() as broken:
+        if column == "ts":
+            bad = dict(more, ts=np.append(more["ts"][:-1], value))
+            with pytest.raises(gk.UnsortedError, match=f"row {n - 1}"):
+                job.push(pa.table(bad))
+        else:
+
+            def none(*_, **__):
+                raise MemoryError("no room")
+
+            broken.setattr("gpukern.job.Tape", none)
+            with pytest.raises(MemoryError, match="no room"):
+                job.push(pa.table(more))
+    assert job.snapshot() == other.snapshot()
+    for own in (more, later):
+        assert job.push(pa.table(own)).equals(other.push(pa.table(own)))
+    assert job.snapshot() == other.snapshot()
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int64])
+def test_parts_of_arrays_are_the_arrays_memory(dtype):
+    import numba
+
+    part, will_read = scratch.COMPILED["part"], scratch.COMPILED["will_read"]
+
+    @numba.njit(**scratch.UNCOUNTED)
+    def double(flat, square, begin, words):
+        will_read(flat, begin)
+        will_read(square, 10_000)
+        for array in (part(flat, begin, words), part(square, begin, words)):
+            for j in range(len(array)):
+                array[j] *= 2
+        return len(part(part(flat, begin, words), 1, words - 1))
+
+    arrays = np.arange(24).astype(dtype), np.arange(24).astype(dtype).reshape(4, 6)
+    assert double(*arrays, 3, 15) == 14
+    for array in arrays:
+        expected = np.arange(24)
+        expected[3:18] *= 2
+        np.testing.assert_array_equal(array.ravel(), expected)
+        np.testing.assert_array_equal(scratch.part(array, 3, 15), expected[3:18])

@@ -81,7 +81,8 @@ def test_symbols_of_a_batch_are_numbered_in_the_order_of_their_slots(capacity: i
 @pytest.mark.parametrize(
     ("codes", "alike", "occur"),
     [([], True, []), ([3, 3], True, [3]), ([1, 3, 0], False, [0, 1, 3]),
-     ([2] * 5_000 + [1], False, [1, 2])],
+     ([2] * 5_000 + [1], False, [1, 2]), ([0, 3] * 50_000 + [1], False, [0, 1, 3]),
+     ([0, 3, 2, 1] * 50_000, False, [0, 1, 2, 3])],
 )  # fmt: skip
 def test_codes_that_occur_are_found(codes: list[int], alike: bool, occur: list[int]) -> None:
     found = np.zeros(4, np.bool_)
