@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +16,7 @@ from collectors.sinks.parquet_file import ParquetFile
 
 COMPACT_FILES = 16
 SMALL_BYTES = 32 << 20
+RETIRED_S = 1.0  # a listing takes microseconds, unless its process waits for a processor
 
 
 class Limits(Protocol):
@@ -24,12 +27,44 @@ class Limits(Protocol):
     small_bytes: int
 
 
+class Retired:
+    """Partitions that a merge has replaced.
+
+    A listing that began in one still reads it: its files go when `retired_s` have passed.
+    """
+
+    def __init__(
+        self, retired_s: float, clock: Callable[[], float], sleep: Callable[[float], None]
+    ) -> None:
+        self._retired_s = retired_s
+        self._clock = clock
+        self._sleep = sleep
+        self._left: deque[tuple[float, Path]] = deque()
+
+    def add(self, directory: Path) -> None:
+        """`directory` was replaced now."""
+        self._left.append((self._clock() + self._retired_s, directory))
+
+    def remove_due(self) -> None:
+        """Remove those whose time has come."""
+        now = self._clock() if self._left else 0.0
+        while self._left and self._left[0][0] <= now:
+            shutil.rmtree(self._left.popleft()[1])
+
+    def remove_all(self) -> None:
+        """Wait until the last one's time has come, and remove them."""
+        if self._left:
+            self._sleep(max(0.0, self._left[-1][0] - self._clock()))
+        while self._left:
+            shutil.rmtree(self._left.popleft()[1])
+
+
 def compact(root: Path, where: Path, scratch: Path, label: str, limits: Limits) -> Path | None:
     """Merge the small live files of the partition `root / where`, if it has enough of them.
 
     The merged file is called by the time of its first row and `label`; None if there was nothing to
-    do, or another process was first. `scratch` is a directory for this alone, on the same file
-    system.
+    do, or another process was first. `scratch`, on the same file system, is made for this; after a
+    merge it is the old partition, to be removed when no listing is in it any more (`Retired`).
     """
     inputs = _small_files(root / where, limits.small_bytes)
     if len(inputs) < limits.compact_files:
@@ -37,13 +72,12 @@ def compact(root: Path, where: Path, scratch: Path, label: str, limits: Limits) 
     schema = pq.read_schema(inputs[-1])
     inputs = [path for path in inputs if pq.read_schema(path).equals(schema)]
     name = f"{_first_ns(inputs[0])}-{label}.parquet"
-    shutil.rmtree(scratch, ignore_errors=True)
-    new = scratch / "partition"
-    new.mkdir(parents=True)
-    _merge(inputs, ParquetFile(new / name, schema, limits.row_group_rows))
-    done = _replace(root, root / where, new, inputs)
-    # The old partition stays in `scratch` until the next merge: a listing that began in it ends.
-    return root / where / name if done else None
+    scratch.mkdir(parents=True)
+    _merge(inputs, ParquetFile(scratch / name, schema, limits.row_group_rows))
+    if not _replace(root, root / where, scratch, inputs):
+        shutil.rmtree(scratch)
+        return None
+    return root / where / name
 
 
 def _small_files(directory: Path, small_bytes: int) -> list[Path]:

@@ -13,7 +13,8 @@ was flushed is there once, what was not is lost. Several processes may write int
             {name}.journal                   Arrow stream: every flushed row of the open file
             {name}.tmp                       the Parquet file in the making
             {name}.parquet                   the same complete: decides, the journal is void
-        compact/...                          a partition in the making, to be exchanged for its own
+        compact/{name}/                      a partition in the making, to be exchanged for its own;
+                                             then the old one, until no listing is in it any more
 
 Writing takes rows and returns: a thread encodes row groups while the next one is collected.
 
@@ -37,7 +38,7 @@ import pyarrow as pa
 from collectors.disk import Lock, cannot_write, exchange, publish
 from collectors.errors import SinkError
 from collectors.sinks import Sink, by_exchange
-from collectors.sinks.parquet_compact import COMPACT_FILES, SMALL_BYTES, compact
+from collectors.sinks.parquet_compact import COMPACT_FILES, RETIRED_S, SMALL_BYTES, Retired, compact
 from collectors.sinks.parquet_file import (
     FILE_ROWS,
     ROW_GROUP_ROWS,
@@ -70,9 +71,15 @@ class LiveParquetSink(Sink):
         file_bytes: int = FILE_BYTES,
         compact_files: int = COMPACT_FILES,
         small_bytes: int = SMALL_BYTES,
+        retired_s: float = RETIRED_S,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Recover what a killed process left in `root`, and begin."""
+        """Recover what a killed process left in `root`, and begin.
+
+        A partition that was replaced by a merge stays on the disk for `retired_s`: `close` waits
+        for that after a merge of its own.
+        """
         self.root = Path(root)
         self.rotate_s = rotate_s
         self.row_group_rows = row_group_rows
@@ -85,6 +92,7 @@ class LiveParquetSink(Sink):
         self.recovered_rows = 0
         """Rows that a killed process had flushed and not published."""
         self._clock = clock
+        self._retired = Retired(retired_s, clock, sleep)
         self._run = uuid.uuid4().hex[:8]
         self._open: dict[Path, OpenFile] = {}
         self._encoder = make_encoder(f"parquet-{self._run}")
@@ -139,6 +147,7 @@ class LiveParquetSink(Sink):
     def flush(self) -> None:
         """Force what was written to the disk, and publish the files whose time has come."""
         with self._guarded():
+            self._retired.remove_due()
             for where, file in list(self._open.items()):
                 if self._clock() - file.opened_s >= self.rotate_s:
                     self._publish(where)
@@ -153,6 +162,7 @@ class LiveParquetSink(Sink):
             with self._guarded():
                 for where in list(self._open):
                     self._publish(where)
+                self._retired.remove_all()
                 shutil.rmtree(self._staging)
         finally:
             self._closed = True
@@ -210,7 +220,10 @@ class LiveParquetSink(Sink):
             publish(ready, target)
         self.files.append(target)
         if self.compact_files:
-            compact(self.root, where, self._staging / "compact", self._label(), self)
+            label = self._label()
+            scratch = self._staging / "compact" / label
+            if compact(self.root, where, scratch, label, self):
+                self._retired.add(scratch)
 
     def _recover(self, staging: Path) -> None:
         """Publish what the dead process of `staging` had flushed."""

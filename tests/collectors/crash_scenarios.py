@@ -29,9 +29,8 @@ class Parquet:
     @staticmethod
     def write(directory: Path, start: int, acknowledge: Acknowledge, batches: int) -> None:
         times = iter(range(10**9))
-        sink = make_sink(
-            "parquet", directory, rotate_s=3, compact_files=3, clock=lambda: next(times)
-        )
+        options = {"rotate_s": 3, "compact_files": 3, "retired_s": 0, "clock": lambda: next(times)}
+        sink = make_sink("parquet", directory, **options)
         for numbers in numbered(start, batches, ROWS):
             sink.write("trades", trades(numbers.start, numbers.stop))
             sink.flush()
@@ -147,8 +146,9 @@ class Together:
 
     @staticmethod
     def write(directory: Path, start: int, acknowledge: Acknowledge, batches: int) -> None:
+        merging = {"rotate_s": 0.01, "compact_files": 3, "retired_s": 0}
         sinks = [
-            make_sink("parquet", directory / "parquet", rotate_s=0.01, compact_files=3),
+            make_sink("parquet", directory / "parquet", **merging),
             make_sink("sqlite", directory / "rows.db"),
             make_sink("jsonl", directory / "rows.jsonl", rotate_bytes=20_000),
         ]

@@ -1,5 +1,6 @@
 """The live Parquet dataset: every flushed row once, whatever happens; few files, whole files."""
 
+import os
 import random
 import threading
 
@@ -27,6 +28,9 @@ class Clock:
 
     def __call__(self):
         return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
 
 
 def files(root):
@@ -120,7 +124,7 @@ def test_file_is_published_at_its_size(tmp_path):
 
 def test_small_files_are_merged_in_the_order_of_their_rows(tmp_path):
     for first in range(0, 700, 10):  # seventy restarts
-        sink = make_sink("parquet", tmp_path, compact_files=8)
+        sink = make_sink("parquet", tmp_path, compact_files=8, retired_s=0)
         sink.write("trades", trades(first, first + 10))
         sink.close()
         assert len(files(tmp_path)) <= 8
@@ -146,7 +150,7 @@ def test_files_of_replays_are_left_alone(tmp_path):
     with ParquetSink(tmp_path, "binance", ["trades"]).run("1700-abcd1234") as run:
         run.write("trades", trades(0, 10))
     for first in (10, 20, 30):
-        sink = make_sink("parquet", tmp_path, compact_files=2)
+        sink = make_sink("parquet", tmp_path, compact_files=2, retired_s=0)
         sink.write("trades", trades(first, first + 10))
         sink.close()
     names = [name.rpartition("/")[2] for name in files(tmp_path)]
@@ -156,7 +160,10 @@ def test_files_of_replays_are_left_alone(tmp_path):
 
 
 def test_reader_never_sees_a_merge_half_done(tmp_path):
-    """Lists the partition as fast as it can while every other publication merges."""
+    """Lists the partition as fast as it can while every other publication merges.
+
+    However long the machine lets a listing wait, by the sink's clock it takes no time.
+    """
     where = tmp_path / "trades" / "exchange=binance" / "date=2026-01-05"
     where.mkdir(parents=True)
     seen, done = [()], threading.Event()
@@ -169,8 +176,9 @@ def test_reader_never_sees_a_merge_half_done(tmp_path):
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    rows = {}
-    sink = make_sink("parquet", tmp_path, rotate_s=0, compact_files=3)
+    rows, clock = {}, Clock()
+    options = {"rotate_s": 0, "compact_files": 3, "clock": clock, "sleep": clock.sleep}
+    sink = make_sink("parquet", tmp_path, **options)
     for first in range(40):
         sink.write("trades", trades(first, first + 1))
         sink.flush()
@@ -183,6 +191,45 @@ def test_reader_never_sees_a_merge_half_done(tmp_path):
     assert counts == sorted(counts)
     assert counts[-1] <= 40
     assert sorted(ids(tmp_path)) == list(range(40))
+
+
+def test_listing_that_a_merge_overtakes_finds_every_row(tmp_path):
+    clock, waits = Clock(), []
+
+    def wait(seconds):
+        waits.append(seconds)
+        clock.sleep(seconds)
+
+    options = {"rotate_s": 0, "compact_files": 3, "retired_s": 2.0, "clock": clock, "sleep": wait}
+    sink = make_sink("parquet", tmp_path, **options)
+
+    def publish(first):
+        sink.write("trades", trades(first, first + 1))
+        sink.flush()
+
+    def retired():
+        return len(list(tmp_path.glob(".live-*/compact/*")))
+
+    publish(0)
+    publish(1)
+    with os.scandir(sink.files[0].parent) as listing:  # opened now, read when two merges are done
+        for first in range(2, 6):
+            publish(first)
+        assert retired() == 2
+        # What was published until the first merge took the directory away.
+        assert {entry.name for entry in listing} == {path.name for path in sink.files[:3]}
+    assert len(files(tmp_path / "trades")) == 2
+    clock.now += 1.5
+    publish(6)
+    assert retired() == 3
+    clock.now += 0.5
+    publish(7)
+    assert retired() == 1
+    clock.now += 0.5
+    sink.close()
+    assert waits == [1.0]
+    assert not list(tmp_path.glob(".*"))
+    assert ids(tmp_path) == list(range(8))
 
 
 def test_next_sink_publishes_what_a_dead_process_had_flushed(tmp_path):
