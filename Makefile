@@ -9,6 +9,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
 BENCH ?= all
 CUDA ?= cuda13
+# A process for each core, each taking whole files: most of the time goes into compiling kernels.
+WORKERS := -n auto --maxprocesses=8 --dist loadfile --no-loadscope-reorder
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -51,7 +53,7 @@ warmup: $(VENV)/.installed
 	@$(VENV)/bin/gpukern warmup
 
 test: $(VENV)/.installed-test
-	$(PY) -m pytest -W error $(PYTEST_ARGS)
+	$(PY) -m pytest -W error $(WORKERS) $(PYTEST_ARGS)
 
 check: $(VENV)/.installed-check
 	$(PY) -m ruff format --check .

@@ -91,7 +91,11 @@ class Outcome:
 
 
 def collected(
-    exchange: str, folder: Path, faults: Sequence[str] = (), seconds: float = 40
+    exchange: str,
+    folder: Path,
+    faults: Sequence[str] = (),
+    seconds: float = 40,
+    bursts_per_s: float = 6.0,
 ) -> Outcome:
     """Run a collector with the simulated exchange in step."""
     keep, both = Keep(), []
@@ -106,7 +110,7 @@ def collected(
             raw=raw,
             faults=[parse_fault(text) for text in faults],
             watch=lambda *sides: both.extend(sides),
-            bursts_per_s=6.0,
+            bursts_per_s=bursts_per_s,
         )
     )
     server, collector = both
@@ -225,7 +229,8 @@ def test_an_announced_shutdown_loses_nothing(exchange: str, tmp_path: Path, clea
 @pytest.mark.parametrize("exchange", EXCHANGES)
 def test_a_stream_that_falls_silent_is_asked_for_again(exchange: str, tmp_path: Path) -> None:
     pair = PAIRS[exchange][0]
-    outcome = collected(exchange, tmp_path, [f"stall:book:{pair}@20"], seconds=400)
+    fault = f"stall:book:{pair}@20"
+    outcome = collected(exchange, tmp_path, [fault], seconds=400, bursts_per_s=2.0)
     assert venue(exchange).quiet_s["book"] == 300.0
     assert outcome.feed.silent == 1
     assert outcome.feed.lost == 0
