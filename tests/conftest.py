@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,14 @@ ALLOWED_SKIPS = [
     re.compile(r"extra \w+ not installed\b.*"),
 ]
 pytest_plugins = ["kafka_fixtures"]
+
+with suppress(ImportError):  # a GPU machine has pytest alone
+    from hypothesis import HealthCheck, settings
+
+    # How long examples take says how busy the machine is.
+    unhurried = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+    settings.register_profile("unhurried", **unhurried)
+    settings.load_profile("unhurried")
 
 
 def _fail_unexpected_skip(report: Any) -> None:

@@ -24,7 +24,7 @@ import pytest
 
 HERE = Path(__file__).parent / "broker"
 REGISTRY_VERSION = "3.0.9"
-READY_S = 60.0
+READY_S = 180.0
 _JAVA = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
 _CLUSTER_ID = "gpukernTestsCluster001"
 

@@ -48,7 +48,7 @@ def restarted(stream: Any, make: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(streams(), st.booleans(), st.data())
 def test_information_bars_equal_the_batch(
     name: str, rows: list[Row], restart: bool, data: st.DataObject
@@ -75,7 +75,7 @@ def test_information_bars_equal_the_batch(
     assert counters["given"] == sum(counters[n] for n in ("accepted", "null", "skipped"))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     streams(disorder=12),
     st.sampled_from([0, 0, 3, 9, 40]),
@@ -124,7 +124,7 @@ def test_time_bars_equal_the_batch_of_the_accepted_rows(
     assert counters["given"] == sum(counters[n] for n in ("accepted", "late", "null", "skipped"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(streams(), st.sampled_from(sorted(OPERATIONS)), st.randoms(use_true_random=False))
 def test_a_symbol_alone_has_the_bars_that_it_has_in_the_mixture(
     rows: list[Row], name: str, random: Any
@@ -145,7 +145,7 @@ def test_a_symbol_alone_has_the_bars_that_it_has_in_the_mixture(
         assert of(alone, symbol) == of(rows, symbol) == of(other, symbol)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(streams(), st.integers(1, 9), st.integers(0, 40))
 def test_bars_up_to_a_watermark_do_not_change_when_more_rows_follow(
     rows: list[Row], every: int, count: int

@@ -176,7 +176,7 @@ def verdicts(given_: list[Row], fallback: str, horizon: int | None) -> list[str]
     return found
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     arrivals(),
     st.sampled_from(["pass", "content"]),

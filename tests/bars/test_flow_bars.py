@@ -68,7 +68,7 @@ OPTIONS = st.fixed_dictionaries(
 
 
 @pytest.mark.parametrize("kind", ["imbalance", "cumulative", "consecutive"])
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(streams(), st.sampled_from(["tick", "volume", "dollar"]), OPTIONS)
 def test_equals_the_formulas(
     kind: str, rows: list[Row], metric: str, options: dict[str, Any]

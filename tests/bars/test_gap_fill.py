@@ -117,14 +117,14 @@ OPTIONS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(ROWS, st.integers(1, 15), OPTIONS)
 def test_equals_looking_at_every_row(rows: list[Row], every: int, options: dict[str, Any]) -> None:
     got = bars.gap_fill(pa.Table.from_pylist(rows, SCHEMA), every, on="ts", sort=True, **options)
     assert got.to_pylist() == expected(rows, every, **options)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     ROWS, st.integers(1, 15), OPTIONS, st.sampled_from([0, 4, 30]), st.booleans(), st.booleans(),
     st.sampled_from([0, 1000]), st.data(),

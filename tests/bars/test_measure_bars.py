@@ -93,7 +93,7 @@ def test_thresholds_by_symbol() -> None:
         bars.tick_bars(rows, {"a": 3})
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     streams(),
     st.sampled_from(["tick", "volume", "dollar"]),

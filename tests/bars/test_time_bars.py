@@ -104,7 +104,7 @@ def test_a_sum_leaves_no_trace_in_the_next_bar_and_loses_no_digits() -> None:
     assert bars.resample_ohlc(many, 1)["volume"].to_pylist() == [10_000.0]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     streams(),
     st.integers(1, 13),

@@ -27,7 +27,7 @@ Acknowledge = Callable[[int], None]
 def killed_at_every_step(scenario: str, directory: Path) -> list[dict[str, Any]]:
     """One entry per step: rows `acked`, `written`, `visible` at the crash, `rows` after restart."""
     command = [sys.executable, __file__, "steps", scenario, str(directory)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 

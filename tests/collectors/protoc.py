@@ -10,7 +10,7 @@ import sys
 def compiled(folder, name, message):
     """The class of `message` in `folder/name.proto`."""
     command = ["-m", "grpc_tools.protoc", f"-I{folder}", f"--python_out={folder}", f"{name}.proto"]
-    subprocess.run([sys.executable, *command], check=True, timeout=60)
+    subprocess.run([sys.executable, *command], check=True, timeout=300)
     path = folder / f"{name}_pb2.py"
     spec = importlib.util.spec_from_file_location(f"{name}_{folder.name}_pb2", path)
     module = importlib.util.module_from_spec(spec)

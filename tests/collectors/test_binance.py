@@ -295,7 +295,7 @@ def swapped_value(draw) -> bytes:
     return json.dumps(frame).encode()
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(
     frames=st.lists(
         st.binary(max_size=200)

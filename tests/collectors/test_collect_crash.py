@@ -52,6 +52,6 @@ def test_what_was_flushed_is_there_once(tmp_path: Path) -> None:
 
 def recorded(raw: Path, number: int) -> None:
     """Wait until a trade is in the log."""
-    deadline_s = time.monotonic() + 60
+    deadline_s = time.monotonic() + 300
     while trade(number) not in [frame for _, frame in RawReader(raw)]:
         assert time.monotonic() < deadline_s, f"trade {number} is not in {raw}"

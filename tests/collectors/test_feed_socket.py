@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from websockets.asyncio.server import serve
 from websockets.client import ClientProtocol
@@ -124,7 +124,6 @@ def conversations(draw):
     return messages, b"".join(wire)
 
 
-@settings(deadline=None)
 @given(conversations(), st.lists(st.integers(0, 1 << 20), max_size=12), st.booleans())
 def test_messages_are_those_that_were_sent_in_their_order(conversation, places, is_trickle):
     messages, wire = conversation

@@ -57,7 +57,7 @@ def test_slices_have_their_own_values_and_nulls():
         assert json_messages(batch.slice(start, MANY)) == rows[start : start + MANY]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(values=st.lists(FLOAT, min_size=1, max_size=20))
 @example([0.0, -0.0, 1e-5, 9.999e-6, 1e15, 999999999999999.9, -1e15, 1e22, 0.1 + 0.2, 1 / 3])
 @example([123456.0, 1e-5, 0.00001234567890123, 99999999999999.9, 1e14, 5e-324])

@@ -193,7 +193,7 @@ def test_broker_killed_while_producing_every_row_arrives_once_and_in_order(own_b
     producer.start()
     for _ in range(3):
         for _ in range(25):
-            assert progress.acquire(timeout=30)
+            assert progress.acquire(timeout=120)
         own_broker.kill()
         own_broker.start()
     producer.join()

@@ -118,7 +118,7 @@ def spoil(messages, draw):
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_spoiled_feed_in_any_lots(data):
     begin = data.draw(st.integers(0, 300))
     messages = spoil(SENT[begin : begin + 900], data.draw)

@@ -108,7 +108,7 @@ def test_block_under_fivefold_overload_waits_and_loses_nothing():
     producer = threading.Thread(target=produce)
     producer.start()
     while queue.stats().waiting_bytes < 10 * size:
-        assert sink.writing.wait(10)
+        assert sink.writing.wait(60)
     assert not finished.is_set()
     assert not queue.offer("trades", trades(0, 1))
     sink.open_up()
@@ -155,7 +155,7 @@ def test_conflation_touches_no_other_channel():
     sink = Slow()
     queue = SinkQueue(sink, policy="conflate", max_bytes=every_channel()["book"].nbytes * 3)
     queue.write("book", every_channel()["book"])
-    assert sink.writing.wait(10)  # in the sink's hands now
+    assert sink.writing.wait(60)  # in the sink's hands now
     queue.write("ticker", built("ticker", [quote(1)]))
     queue.write("trades", trades(0, 1))
     while queue.offer("ticker", built("ticker", [quote(2)])) and not queue.stats().conflated_rows:
@@ -216,7 +216,7 @@ def test_flush_covers_all_that_was_written_before(policy):
 def test_queue_flushes_by_itself():
     sink = Slow()
     queue = SinkQueue(sink, flush_s=0.001)
-    assert sink.flushing.wait(10)
+    assert sink.flushing.wait(60)
     queue.close()
     assert queue.stats().flushes >= 1
 
@@ -277,7 +277,7 @@ def test_who_waits_for_room_is_told_that_the_sink_failed():
     sink = FailsLate()
     queue = SinkQueue(sink, max_bytes=1)
     queue.write("trades", trades(0, 10))
-    assert sink.writing.wait(10)
+    assert sink.writing.wait(60)
     threading.Timer(0, sink.open_up).start()
     with pytest.raises(SinkError, match="disk on fire"):
         queue.write("trades", trades(10, 20))
@@ -306,7 +306,7 @@ def test_waiting_batches_of_a_channel_are_one_for_a_sink_that_likes_them_large()
     sink = Greedy()
     queue = SinkQueue(sink)
     queue.write("trades", trades(0, 10))
-    assert sink.writing.wait(10)
+    assert sink.writing.wait(60)
     for start in range(10, 200, 10):
         queue.write("trades", trades(start, start + 10))
         queue.write("ticker", built("ticker", [trade(start)]))

@@ -67,7 +67,7 @@ def test_failed_write_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(cut=st.integers(0, len(PLAIN)))
 def test_recording_cut_anywhere_keeps_every_whole_frame(tmp_path_factory, cut):
     path = tmp_path_factory.getbasetemp() / "cut"

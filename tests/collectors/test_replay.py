@@ -294,7 +294,7 @@ def test_kill_during_replay_leaves_no_partial_file_and_the_next_run_is_complete(
         "replay([sys.argv[1]], 'binance', sys.argv[2], progress=kill)\n"
     )
     command = [sys.executable, "-c", script, str(BINANCE_DEMO), str(out)]
-    killed = subprocess.run(command, check=False, timeout=120)
+    killed = subprocess.run(command, check=False, timeout=600)
     assert killed.returncode == -signal.SIGKILL
     assert not list(out.glob("*/exchange=*/date=*/*"))
     replay([BINANCE_DEMO], "binance", out)

@@ -90,21 +90,21 @@ def batch_of(rows):
 
 
 class TestAnyValues:
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(rows=st.lists(TRADE, max_size=12))
     def test_avro(self, rows):
         batch = batch_of(rows)
         schema = fastavro.parse_schema(json.loads(avro_schema("trades")))
         assert [avro_read(m, schema) for m in avro_messages(batch)] == plain(batch)
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(rows=st.lists(TRADE, max_size=12))
     def test_protobuf(self, rows, protobuf_classes):
         batch = batch_of(rows)
         read = [protobuf_read(m, protobuf_classes["trades"]) for m in protobuf_messages(batch)]
         assert read == plain(batch)
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(rows=st.lists(TRADE, max_size=12))
     def test_json(self, rows):
         batch = batch_of(rows)

@@ -14,7 +14,7 @@ from collectors.queues import SinkQueue
 from collectors.sinks import make_sink
 from collectors.sinks.apart import SinkProcess
 
-GONE_S = 60
+GONE_S = 300
 
 
 def fill(sink):

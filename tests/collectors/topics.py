@@ -6,7 +6,7 @@ import time
 
 from confluent_kafka import Consumer, TopicPartition
 
-_PATIENCE_S = 30.0
+_PATIENCE_S = 120.0
 
 
 def read_topic(bootstrap, topic):

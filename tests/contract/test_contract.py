@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import samples
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpukern import Plan, kernel
@@ -20,7 +20,7 @@ ROWS = MARKET.num_rows
 CUTS = st.lists(st.integers(0, ROWS), max_size=10)
 
 # Each example is a whole table, so a few of them say much.
-quick = settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=5)
 each_kernel = pytest.mark.parametrize("name", KERNELS)
 
 

@@ -36,7 +36,7 @@ def side(name: str, rows: list[tuple[str | None, int | None]], *, ordered: bool 
     tolerance=st.none() | st.integers(0, 5),
     shift=st.integers(-3, 3),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_matches_are_those_of_the_cpu(direction, left, right, exact, tolerance, shift) -> None:
     plan = AsofPlan.of(
         "asof_join",

@@ -87,7 +87,7 @@ def test_the_simulator_after_the_compiler_is_refused_with_the_remedy() -> None:
     )
     environment = {k: v for k, v in os.environ.items() if k != "NUMBA_ENABLE_CUDASIM"}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=300
     )
     assert "set NUMBA_ENABLE_CUDASIM=1 before Python starts" in done.stdout, done.stderr
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 import samples
 from device_checks import check_run, check_stream, plans
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gpukern as gk
@@ -61,7 +61,7 @@ def test_pieces_may_end_beside_a_block_s_edge(edge: int, step: int) -> None:
 
 
 @given(cuts=st.lists(st.integers(0, 400), max_size=6), swap=st.integers(0, 6))
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8)
 def test_any_cut_gives_the_bits_of_the_batch(cuts: list[int], swap: int) -> None:
     check_stream(gk.Plan(FORMS), keyed(400, 3), "cudasim", cuts, swaps=(swap,))
 

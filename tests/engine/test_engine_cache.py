@@ -38,7 +38,7 @@ def start(folder: Path) -> subprocess.Popen[str]:
 
 
 def printed(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     return out.strip()
 

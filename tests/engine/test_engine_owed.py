@@ -34,7 +34,7 @@ def rows() -> pa.Table:
     return pa.table({"symbol": symbols, "x": 9 + rng.normal(size=N), "y": rng.normal(size=N)})
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(1, N - 1), max_size=12, unique=True), st.integers(0, 12))
 def test_long_and_short_runs_in_any_order(cuts: list[int], kept: int) -> None:
     table, features = rows(), plan()

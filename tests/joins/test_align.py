@@ -61,7 +61,7 @@ def test_events_show_the_state_after_each_row() -> None:
     assert late.select(out.column_names).equals(out.slice(3, 1))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(sides(), st.one_of(st.just("instants"), st.integers(1, 5)))
 def test_equals_an_as_of_join_per_stream(pair: tuple[pa.Table, pa.Table], clock: Any) -> None:
     out = gk.align({"x": pair[0], "y": pair[1]}, on="ts", clock=clock)
@@ -83,7 +83,7 @@ def test_equals_an_as_of_join_per_stream(pair: tuple[pa.Table, pa.Table], clock:
             assert point[f"{name}_ts"] == (None if n is None else side[n]["ts"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sides())
 def test_events_count_up_row_by_row(pair: tuple[pa.Table, pa.Table]) -> None:
     out = gk.align({"x": pair[0], "y": pair[1]}, on="ts", clock="events").to_pylist()

@@ -68,7 +68,7 @@ CLOCKS = st.one_of(st.just("instants"), st.just("events"), st.integers(1, 5))
 BOUND = st.one_of(st.none(), st.integers(-8, 8))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.tuples(*(side(v, 12, 8, sort=False) for v in "pvw")),
     CLOCKS,
@@ -110,7 +110,7 @@ def test_any_interleaving_and_restart_equals_the_batch_alignment_of_the_accepted
     run.check_counters(**lags)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from("ab"), st.booleans()), max_size=60))
 def test_kept_is_one_row_per_key_and_what_waits_for_the_slowest(
     steps: list[tuple[int, str, bool]],

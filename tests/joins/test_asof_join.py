@@ -83,7 +83,7 @@ def test_times_at_the_ends_of_int64_do_not_wrap() -> None:
     assert near["v"].to_pylist() == [None]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     sides(),
     st.sampled_from(DIRECTIONS),
@@ -116,7 +116,7 @@ def test_equals_the_comparison_of_all_pairs(
     assert out.select(left.column_names).equals(left)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(sides(sort=False), st.sampled_from(DIRECTIONS))
 def test_sort_gives_the_same_for_any_order_of_rows(
     pair: tuple[pa.Table, pa.Table], direction: str
@@ -164,7 +164,7 @@ def test_shares_of_rows_change_nothing(
     assert shared.equals(alone)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(sides(most=12, sort=False), st.sampled_from(DIRECTIONS), st.booleans())
 def test_a_device_gives_the_rows_of_the_cpu(
     pair: tuple[pa.Table, pa.Table], direction: str, exact: bool
@@ -199,7 +199,7 @@ def same_values(got: Any, want: Any) -> bool:
     return [None if v != v else v for v in got] == [None if v != v else v for v in want]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     sides(),
     st.sampled_from(DIRECTIONS),
@@ -224,7 +224,7 @@ def test_equals_pandas_merge_asof(
     assert same_values(mine["v"].tolist(), theirs["v"].tolist())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sides(), st.sampled_from(("backward", "forward")), st.one_of(st.none(), st.integers(0, 6)))
 def test_equals_polars_join_asof(
     pair: tuple[pa.Table, pa.Table], strategy: Any, tolerance: int | None
@@ -241,7 +241,7 @@ def test_equals_polars_join_asof(
     assert same_values(mine["v"].to_list(), theirs["v"].to_list())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sides())
 def test_equals_duckdb_asof(pair: tuple[pa.Table, pa.Table]) -> None:
     left, right = comparable(pair)

@@ -70,7 +70,7 @@ def test_late_rows_are_counted_and_handed_out_on_request() -> None:
         assert out["p"].to_pylist() == [2, 0]  # by time
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     sides(most=18, span=8, sort=False),
     st.sampled_from(["backward", "forward", "nearest"]),
@@ -111,7 +111,7 @@ def test_any_interleaving_and_restart_equals_the_batch_join_of_the_accepted_rows
     run.check_counters(left=lateness[0], right=lateness[1])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from("ab"), st.booleans()), max_size=80))
 def test_the_buffer_keeps_one_row_per_key_and_what_lies_ahead(
     steps: list[tuple[int, str, bool]],

@@ -104,7 +104,7 @@ ROW = st.tuples(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(ROW, max_size=25), st.one_of(st.none(), st.integers(0, 5)))
 def test_equals_the_definition_at_every_instant(rows: list[Any], max_age: int | None) -> None:
     now, given_rows = 0, []

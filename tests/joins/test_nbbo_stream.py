@@ -66,7 +66,7 @@ ROW = st.tuples(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(ROW, max_size=25),
     st.one_of(st.none(), st.integers(0, 5)),
@@ -101,7 +101,7 @@ def test_any_cut_and_restart_equals_the_batch_result_of_the_accepted_rows(
     run.check_counters(quotes=lateness)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from("xyz")), max_size=60))
 def test_kept_is_one_row_per_exchange_and_what_has_the_latest_time(
     steps: list[tuple[int, str]],

@@ -56,7 +56,7 @@ TIME = st.one_of(st.none(), st.integers(0, 12), st.integers(0, 3))
 SYMBOL = st.sampled_from(["a", "b", None])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(st.tuples(TIME, SYMBOL, PRICE), max_size=18),
     st.lists(st.tuples(TIME, SYMBOL, PRICE, PRICE), max_size=18),

@@ -42,7 +42,7 @@ def window_rows(
     return before + [r for r in mine if lo < r["ts"] <= hi]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     sides(),
     st.integers(0, 6),
@@ -102,7 +102,7 @@ def test_a_missing_bound_is_an_empty_window_but_the_rows_own_time_may_be_missing
     assert out["n"].to_pylist() == [0, 1]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(sides(), st.integers(0, 5), st.integers(0, 5), st.sampled_from(["<", "<="]))
 def test_equals_a_duckdb_range_join(
     pair: tuple[pa.Table, pa.Table], before: int, after: int, compare: str
@@ -189,7 +189,7 @@ def test_min_max_first_and_last_keep_their_type() -> None:
         assert out.schema == full.schema
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from([pa.float64(), pa.int64(), pa.uint64()]),
     st.integers(1, 400),

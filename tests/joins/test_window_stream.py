@@ -64,7 +64,7 @@ def test_a_long_window_holds_up_the_rows_behind_it() -> None:
     assert join.advance("right", 10)["n"].to_pylist() == [2, 1, 0, 0]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     sides(most=18, span=8, sort=False),
     st.tuples(st.integers(0, 5), st.integers(0, 5)),
@@ -101,7 +101,7 @@ def test_any_interleaving_and_restart_equals_the_batch_join_of_the_accepted_rows
     run.check_counters(left=lateness[0], right=lateness[1])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     sides(most=18, span=8, sort=False),
     st.lists(st.tuples(st.integers(0, 6), st.integers(-4, 6)), min_size=18, max_size=18),
