@@ -16,6 +16,8 @@ from collectors.raw import RawLog
 from collectors.server.pace import Lockstep
 from collectors.server.server import Server, serve
 
+_DRAIN_S = 600.0  # of the machine's time: the market's stands still, so a slow one may take its own
+
 
 async def collect_simulated(
     exchange: str,
@@ -59,5 +61,7 @@ async def collect_simulated(
         if watch is not None:
             watch(server, collector)
         chance = random.Random(0)
-        await collector.run(sinks, raw=raw, clock=pace.clock, sleep=pace.sleep, chance=chance)
+        await collector.run(
+            sinks, raw=raw, drain_s=_DRAIN_S, clock=pace.clock, sleep=pace.sleep, chance=chance
+        )
         return collector.progress()
