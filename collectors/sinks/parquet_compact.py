@@ -51,12 +51,10 @@ class Retired:
         while self._left and self._left[0][0] <= now:
             shutil.rmtree(self._left.popleft()[1])
 
-    def remove_all(self) -> None:
-        """Wait until the last one's time has come, and remove them."""
+    def wait(self) -> None:
+        """Return when the time of all has come."""
         if self._left:
             self._sleep(max(0.0, self._left[-1][0] - self._clock()))
-        while self._left:
-            shutil.rmtree(self._left.popleft()[1])
 
 
 def compact(root: Path, where: Path, scratch: Path, label: str, limits: Limits) -> Path | None:

@@ -162,7 +162,7 @@ class LiveParquetSink(Sink):
             with self._guarded():
                 for where in list(self._open):
                     self._publish(where)
-                self._retired.remove_all()
+                self._retired.wait()
                 shutil.rmtree(self._staging)
         finally:
             self._closed = True

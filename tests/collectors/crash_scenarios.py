@@ -158,7 +158,7 @@ class Together:
             if numbers.start % (5 * ROWS) == 0:
                 group.flush()
                 acknowledge(numbers.stop)
-        group.close()
+        group.close(300)
 
     @staticmethod
     def rows(directory: Path) -> list[int]:

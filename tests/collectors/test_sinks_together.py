@@ -68,7 +68,7 @@ def written(batches, kafka, tmp_path_factory):
     for channel, batch in batches:
         metrics.observe(channel, batch)
         group.write(channel, batch)
-    group.close()
+    group.close(300)
     return root, group, metrics
 
 
@@ -127,7 +127,7 @@ def test_memory_is_given_back(batches, tmp_path):
     group = SinkGroup([SinkQueue(make_sink("parquet", tmp_path), max_bytes=1 << 20)])
     for channel, batch in batches:
         group.write(channel, batch)
-    group.close()
+    group.close(300)
     assert pa.total_allocated_bytes() - before < 1 << 20
 
 
