@@ -30,10 +30,15 @@ _CLUSTER_ID = "gpukernTestsCluster001"
 
 
 class Broker:
-    """A single-node Kafka in a directory of its own; it can be killed and started again."""
+    """A single-node Kafka in a directory of its own; it can be killed and started again.
 
-    def __init__(self, directory: Path) -> None:
+    Who has not been heard of for `session_s` leads no partition, and nobody can take its place
+    before: short for a broker that is killed, long for one that lives on a slow machine.
+    """
+
+    def __init__(self, directory: Path, session_s: float) -> None:
         self.directory = directory
+        self._session_s = session_s
         self.port, self._controller_port = _free_ports(2)
         self.bootstrap = f"127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
@@ -126,15 +131,15 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
-broker.session.timeout.ms=1500
+broker.session.timeout.ms={self._session_s * 1000:.0f}
 broker.heartbeat.interval.ms=300
 """
 
 
 @contextlib.contextmanager
-def broker(directory: Path) -> Iterator[Broker]:
+def broker(directory: Path, session_s: float = 300.0) -> Iterator[Broker]:
     """A running broker, stopped at the end."""
-    one = Broker(directory)
+    one = Broker(directory, session_s)
     try:
         one.start()
         yield one

@@ -25,7 +25,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def own_broker(tmp_path: Path) -> Iterator[kafka_broker.Broker]:
     """A broker for one test, which may kill it and start it again."""
     kafka_broker.need_java()
-    with kafka_broker.broker(tmp_path / "kafka") as broker:
+    with kafka_broker.broker(tmp_path / "kafka", session_s=1.5) as broker:
         yield broker
 
 

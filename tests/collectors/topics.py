@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import time
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 _PATIENCE_S = 120.0
+# What a broker answers for a while after it was killed, or too slow to be thought alive.
+_NO_LEADER_YET = {
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+}
 
 
 def read_topic(bootstrap, topic):
@@ -23,9 +29,7 @@ def read_topic(bootstrap, topic):
         partitions = list(consumer.list_topics(topic, timeout=_PATIENCE_S).topics[topic].partitions)
         ends = {}
         for number in partitions:
-            low, high = consumer.get_watermark_offsets(
-                TopicPartition(topic, number), timeout=_PATIENCE_S
-            )
+            low, high = _watermarks(consumer, TopicPartition(topic, number))
             if high > low:
                 ends[number] = high
         consumer.assign([TopicPartition(topic, number, 0) for number in ends])
@@ -44,3 +48,14 @@ def read_topic(bootstrap, topic):
         return sorted(messages, key=lambda message: message[:2])
     finally:
         consumer.close()
+
+
+def _watermarks(consumer, partition):
+    end_s = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return consumer.get_watermark_offsets(partition, timeout=_PATIENCE_S)
+        except KafkaException as error:
+            if error.args[0].code() not in _NO_LEADER_YET or time.monotonic() > end_s:
+                raise
+        consumer.list_topics(partition.topic, timeout=_PATIENCE_S)  # who leads it now?
