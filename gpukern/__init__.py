@@ -10,11 +10,12 @@ from typing import Any
 import gpukern.kernels  # noqa: F401
 from gpukern import kernel as _kernel
 from gpukern.codegen import cache_dir
+from gpukern.cpu_warmup import warmup
 from gpukern.errors import DeviceError, Error, PlanError, StateError, UnsortedError
 from gpukern.expr import Expr, col
 from gpukern.job import Job
 from gpukern.kernel import Kernel
-from gpukern.plan import Plan, warmup, with_features
+from gpukern.plan import Plan, with_features
 
 # Loaded when first used: the joins bring pyarrow.compute and compiled loops of their own.
 _JOINS = {

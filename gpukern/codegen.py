@@ -116,8 +116,8 @@ def load(
     key = (digest, loops is not None)
     with _lock:
         if key not in _modules:
-            name = f"{kernel.name}_{variant}_{digest}"
-            path = write(cache_dir() / "cpu" / f"{name}.py", text)
+            path = write(_path(kernel, variant, digest), text)
+            name = path.stem
             module = _execute(kernel, name, path, loops is not None)
             if loops is not None:
                 try:
@@ -132,6 +132,15 @@ def load(
         elif loops is not None:
             _compile(_modules[key], loops)  # another loop of a module that is loaded already
         return _modules[key]
+
+
+def is_written(kernel: Kernel, variant: str, text: str) -> bool:
+    """Whether some process has loaded a kernel variant, and so compiled it or begun to."""
+    return _path(kernel, variant, _digest(kernel, text)).exists()
+
+
+def _path(kernel: Kernel, variant: str, digest: str) -> Path:
+    return cache_dir() / "cpu" / f"{kernel.name}_{variant}_{digest}.py"
 
 
 def load_entry(name: str, text: str, uses: Mapping[str, Any]) -> Any:

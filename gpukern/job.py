@@ -320,6 +320,11 @@ class Job:
                 template.kernel, template.variant, template.text, loops
             )
 
+    def is_compiled(self, step: int) -> bool:
+        """Whether a step's loop is in the cache, or on its way there."""
+        template = self.plan.steps[step].template
+        return codegen.is_written(template.kernel, template.variant, template.text)
+
     def _empty_arguments(self, step: int) -> dict[str, list[Any]]:
         """The loop of a step's module that is used, and what it is called with."""
         if step not in self.row_wise:

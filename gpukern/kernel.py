@@ -46,6 +46,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -315,6 +316,10 @@ class Kernel:
 
         return call(self, inputs, named)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        function = next(iter(self.functions.values()))
+        return find, (self.name, function.__module__)
+
     def __repr__(self) -> str:
         return f"<kernel {self.name}: {self.form}>"
 
@@ -365,6 +370,27 @@ def kernels(*, hidden: bool = False) -> dict[str, Kernel]:
     import gpukern.kernels  # noqa: F401  (registers the shipped kernels)
 
     return {n: k for n, k in sorted(_registry.items()) if hidden or not k.hidden}
+
+
+def find(name: str, module: str) -> Kernel:
+    """The kernel of this name; the module that registers it is imported if need be."""
+    import gpukern.kernels  # noqa: F401
+
+    if name not in _registry:
+        try:
+            import_module(module)
+        except ImportError as error:
+            raise _not_here(name, module) from error
+        if name not in _registry:
+            raise _not_here(name, module)
+    return _registry[name]
+
+
+def _not_here(name: str, module: str) -> PlanError:
+    return PlanError(
+        f"kernel {name!r} is not known in this process, and importing {module!r}, where it was "
+        f"defined, does not make it known; define it in a module that every process can import"
+    )
 
 
 def unregister(name: str) -> None:

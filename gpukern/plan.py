@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +18,6 @@ from gpukern.forms import cpu, rows
 from gpukern.job import Job
 from gpukern.kernel import Kernel, kernels
 from gpukern.state import check_periods, parameter_words, unpack
-from gpukern.tape import LEAST, Tape
 
 POLICIES = ("skip", "propagate")
 DOMAINS = {"": rows.ANY, ">0": rows.POSITIVE, ">=0": rows.NON_NEGATIVE}
@@ -257,6 +256,9 @@ class Plan:
             parts.append([step.kernel.name, digest, repr(sorted(step.params.items())), step.inputs])
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _plan, (self.expressions, self.by, self.time, self.nan_policy)
+
     def __repr__(self) -> str:
         return f"<plan of {len(self.steps)} steps → {', '.join(self.output_names)}>"
 
@@ -318,6 +320,10 @@ def _named(composite: Kernel) -> Iterator[None]:
         raise PlanError(f"{composite.name}:{rest}") from None
 
 
+def _plan(expressions: Iterable[Expr], by: Any, time: str | None, nan_policy: str) -> Plan:
+    return Plan(expressions, by=by, time=time, nan_policy=nan_policy)
+
+
 def with_features(
     batch: Any,
     *expressions: Expr,
@@ -332,20 +338,3 @@ def with_features(
     if time == "ts" and "ts" not in names:
         time = None
     return Plan(expressions, by=by, time=time, nan_policy=nan_policy).run(batch)
-
-
-def warmup(plan: Plan, progress: Callable[[int, int, str], None] | None = None) -> int:
-    """Compile what the plan needs into the cache, for tables and small pushes; returns the number
-    of kernels.
-
-    ``progress(done, total, kernel)`` is called after each.
-    """
-    job = Job(plan, threads=1)
-    total = len(plan.steps)
-    for n, step in enumerate(plan.steps, start=1):
-        job.compile(n - 1)
-        job.entry(n - 1)
-        if progress is not None:
-            progress(n, total, step.kernel.name)
-    Tape(job, LEAST).load(job)
-    return total

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+from numba import typeof
 
 from gpukern import frame
 from gpukern.forms import cpu_entry, cpu_play
@@ -40,14 +41,17 @@ KINDS = {np.float64: FLOATS, np.int64: WORDS, np.uint8: FLAGS, np.int8: SIGNS}
 
 
 class Tape:
-    """A job's plan, written down for stretches of at most ``capacity`` rows."""
+    """A job's plan, written down for stretches of at most ``capacity`` rows.
 
-    def __init__(self, job: Job, capacity: int, *, long: bool = False) -> None:
+    Without ``loops`` it does not say where they are, and they need not be compiled.
+    """
+
+    def __init__(self, job: Job, capacity: int, *, long: bool = False, loops: bool = True) -> None:
         self.capacity = capacity
         self.symbols = min(capacity, max(job.capacity, 1))
         self.rooms = 2 if long and capacity <= TWICE else 1
         self.script = script = job.script()
-        self.tables = script.tables(self._lines(job, script))
+        self.tables = script.tables(self._lines(job, script, loops))
         self.growing = {k for k, s in enumerate(job.states) if s.template.layout.arena_fields}
         self.parts = self.tables.steps[:, 4].copy()
         self.data = self._rooms(script)
@@ -98,16 +102,17 @@ class Tape:
 
     # -- rooms ----------------------------------------------------------------------------
 
-    def _lines(self, job: Job, script: Script) -> np.ndarray:
+    def _lines(self, job: Job, script: Script, loops: bool) -> np.ndarray:
         """The line of each entry, with what does not change."""
         self.absent = np.full(self.capacity + 1, np.nan)  # an optional input that is not given
         steps = job.plan.steps
         width = max(cpu_entry.width([steps[n].kernel for n in line]) for line in script.lines)
         lines = np.zeros((len(script.lines), width), np.int64)
         for line, (n, *_) in zip(lines, script.lines, strict=True):
-            entry, loop = job.entry(n)
             step = steps[n]
-            line[cpu_play.LOOP], line[cpu_play.ENTRY] = loop, entry.address
+            if loops:
+                entry, loop = job.entry(n)
+                line[cpu_play.LOOP], line[cpu_play.ENTRY] = loop, entry.address
             line[cpu_play.ARENA] = NO_ARENA.ctypes.data
             line[cpu_play.FIRST :][: len(step.inputs)] = self.absent.ctypes.data
             if job.in_rows(n):
@@ -178,12 +183,6 @@ class Tape:
                 line[cpu_play.ARENA], line[cpu_play.ARENAS] = arena.ctypes.data, len(arena)
 
     # -- walks ----------------------------------------------------------------------------
-
-    def load(self, job: Job) -> None:
-        """Compile what walks through tapes, or take it from the cache."""
-        columns = {str(name): np.zeros(0) for name, _ in self.columns}
-        none = np.zeros(len(self.targets), np.int64)
-        self._walk(job, 0, 0, None, columns, self.targets, none, None)
 
     def push(
         self,
@@ -258,6 +257,25 @@ class Tape:
         pool: Executor | None,
     ) -> None:
         """Walk through the tape for n rows. Threads of the pool help as soon as they wake up."""
+        given, casts = self._given(job, n, slots, t, columns, targets, nulls)
+        helpers = [pool.submit(play, who, *given) for who in range(1, job.threads)] if pool else []
+        play(0, *given)
+        for helper in helpers:
+            helper.result()
+        job.behind.update(job.groups)
+        del casts  # they were read until now
+
+    def _given(
+        self,
+        job: Job,
+        n: int,
+        slots: np.ndarray | int,
+        t: np.ndarray | None,
+        columns: dict[str, np.ndarray],
+        targets: np.ndarray,
+        nulls: np.ndarray,
+    ) -> tuple[tuple[Any, ...], list[np.ndarray | None]]:
+        """What a walk over n rows is given, and what it reads besides."""
         own = self._slots(n, slots)
         self._find_states(job)
         self._reserve(job, n, own)
@@ -284,13 +302,7 @@ class Tape:
             bits=self.bits,
         )
         skip = job.plan.nan_policy == "skip"
-        given = (n, self.capacity, skip, job.null, self.tables, self.data, walk)
-        helpers = [pool.submit(play, who, *given) for who in range(1, job.threads)] if pool else []
-        play(0, *given)
-        for helper in helpers:
-            helper.result()
-        job.behind.update(job.groups)
-        del casts  # they were read until now
+        return (n, self.capacity, skip, job.null, self.tables, self.data, walk), casts
 
     def _slots(self, n: int, slots: np.ndarray | int) -> np.ndarray:
         if isinstance(slots, int):
@@ -315,6 +327,16 @@ class Tape:
             np.copyto(column, given)
         self.data.refs[:, at] = column.ctypes.data, 8
         return column
+
+
+def compile_walk(job: Job) -> None:
+    """Compile what walks through tapes, or take it from the cache; it is the same for all plans."""
+    tape = Tape(job, LEAST, loops=False)
+    none = np.zeros(len(tape.targets), np.int64)
+    columns = {str(name): np.zeros(0) for name, _ in tape.columns}
+    slots = np.zeros(0, np.int32)
+    given, _ = tape._given(job, 0, slots, None, columns, tape.targets, none)
+    play.compile(tuple(map(typeof, (0, *given))))
 
 
 def stretch(symbols: int) -> int:

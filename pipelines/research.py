@@ -210,6 +210,9 @@ def _computed(
 ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch, list[pa.RecordBatch]]]:
     """Each batch, what the features saw of it, and what each plan made of that."""
     columns = _columns_seen(view, plans)
+    if backend.choose(device) == "cpu":
+        for plan in plans:
+            gk.warmup(plan)  # a first run compiles for minutes on one core, less on all
     jobs = [plan.start(device=device, threads=None) for plan in plans]
     done = 0
     for batch in batches:

@@ -221,6 +221,5 @@ def test_loading_changes_nothing(default: gk.Plan, market: pa.Table) -> None:
     job.push(market.select(default.input_columns))
     before = job.snapshot()
     assert job.tape is not None
-    job.tape.load(job)
-    tape.Tape(job, tape.LEAST, long=True).load(job)
+    tape.compile_walk(job)
     assert job.snapshot() == before
