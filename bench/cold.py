@@ -40,6 +40,12 @@ PROGRAMS = {
     + ROWS
     + 'gk.with_features(table, *gk.default_features(), by="symbol", time="ts")\n'
     + CLOCK,
+    "48 columns, gk.warmup before": "import gpukern as gk"
+    + ROWS
+    + 'plan = gk.Plan(gk.default_features(), by="symbol", time="ts")\n'
+    + "gk.warmup(plan)\n"
+    + "plan.run(table)\n"
+    + CLOCK,
 }
 POLARS = (
     "import polars as pl"
