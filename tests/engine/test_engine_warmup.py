@@ -73,6 +73,7 @@ def lines(
 
 
 def all_told(of: int, *kernels: str) -> list[str]:
+    """The lines after the first: progress, what is compiled after a warm-up, a result."""
     return [
         f"{[(n, of) for n in range(1, of + 1)]} {sorted(kernels)}",
         "[]",
@@ -94,13 +95,13 @@ def test_kernels_of_a_script_are_compiled_by_it(tmp_path: Path) -> None:
     assert told == all_told(4, "diff", "lag", "rolling_median", "doubled")
 
 
-def test_what_other_processes_leave_undone_is_all_told(tmp_path: Path) -> None:
+def test_what_other_processes_leave_undone_is_compiled_here(tmp_path: Path) -> None:
     here, *told = lines(tmp_path, "sys.executable = '/bin/false'")
     assert here == "True"
     assert told == all_told(3, "diff", "lag", "rolling_median")
 
 
-def test_progress_that_raises_ends_the_other_processes(tmp_path: Path, monkeypatch) -> None:
+def test_progress_that_raises_ends_the_other_processes(monkeypatch) -> None:
     from gpukern import cpu_warmup
 
     started = []
