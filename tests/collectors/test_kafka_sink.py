@@ -3,6 +3,7 @@
 import json
 import struct
 import threading
+import time
 import uuid
 from collections import Counter
 from functools import cache
@@ -155,6 +156,25 @@ def test_flush_returns_when_everything_is_acknowledged(kafka, exchange):
         sink.write("trades", from_exchange(trades(first, first + 1000), exchange))
     sink.flush()
     assert sink.delivered_rows == 20_000
+    sink.close()
+
+
+def test_few_batches_of_a_topic_are_on_their_way(kafka, exchange, monkeypatch):
+    monkeypatch.setattr("collectors.sinks.kafka._PAUSE_S", 300.0)
+    sink = make_sink("kafka", kafka)
+    for number in range(30):
+        sink.write("trades", from_exchange(trades(100 * number, 100 * number + 100), exchange))
+        assert sink.delivered_rows >= 100 * (number + 1 - 4)
+    sink.close()
+    assert sink.delivered_rows == 3000
+
+
+def test_acknowledged_rows_are_told_without_another_call(kafka, exchange):
+    sink = make_sink("kafka", kafka)
+    sink.write("trades", from_exchange(trades(0, 100), exchange))
+    deadline = time.monotonic() + 120
+    while sink.delivered_rows < 100:
+        assert time.monotonic() < deadline
     sink.close()
 
 
