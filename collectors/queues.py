@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from pathlib import Path
 from typing import ClassVar
 
@@ -237,7 +237,7 @@ class SinkQueue(Sink):
         while True:
             items, requests, closing = self._next(due_s)
             if items:
-                self.sink.write(items[0].channel, merge([item.batch for item in items]))
+                self._write(items)
                 self._written(items)
             if requests or time.monotonic() >= due_s:
                 self._flush_sink(requests)
@@ -245,8 +245,15 @@ class SinkQueue(Sink):
             if closing:
                 return
 
+    def _write(self, items: list[_Item]) -> None:
+        """What waits of a channel as one batch."""
+        batches: dict[str, list[pa.RecordBatch]] = {}
+        for item in items:
+            batches.setdefault(item.channel, []).append(item.batch)
+        self.sink.write_all([(channel, merge(own)) for channel, own in batches.items()])
+
     def _next(self, due_s: float) -> tuple[list[_Item], list[_FlushRequest], bool]:
-        """What to do next: write batches of one channel, answer requests to flush, or end."""
+        """What to do next: write batches, answer requests to flush, or end."""
         with self._changed:
             self._changed.wait_for(
                 lambda: self._items or self._spill or self._requests or self._closing,
@@ -264,18 +271,17 @@ class SinkQueue(Sink):
             return [], ready, self._closing
 
     def _take_waiting(self) -> list[_Item]:
-        """The oldest batch, and more of its channel if the sink likes them large."""
-        taken = [self._items.popleft()]
-        rows, channel = taken[0].batch.num_rows, taken[0].channel
-        others: deque[_Item] = deque()
-        while self._items and rows < self.sink.merge_rows:
-            item = self._items.popleft()
-            if item.channel == channel:
+        """The oldest batch, and more of every channel if the sink likes them large."""
+        taken: list[_Item] = []
+        left: deque[_Item] = deque()
+        rows: Counter[str] = Counter()
+        for item in self._items:
+            if not taken or rows[item.channel] < self.sink.merge_rows:
                 taken.append(item)
-                rows += item.batch.num_rows
+                rows[item.channel] += item.batch.num_rows
             else:
-                others.append(item)
-        self._items.extendleft(reversed(others))
+                left.append(item)
+        self._items = left
         return taken
 
     def _written(self, items: list[_Item]) -> None:

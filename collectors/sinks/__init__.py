@@ -8,7 +8,7 @@ before each sink, and feeds several at once.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -25,7 +25,8 @@ class Sink(ABC):
     flush_s: ClassVar[float] = 1.0
     """How often to flush, unless asked otherwise."""
     merge_rows: ClassVar[int] = 0
-    """Batches of a channel that wait are written as one, up to about so many rows."""
+    """Batches of a channel that wait are written as one, up to about so many rows, and those of all
+    channels by one call of `write_all`."""
     failed_rows: int = 0
     """Rows that were taken and that the sink knows to be lost; it has failed if there are any."""
 
@@ -37,6 +38,11 @@ class Sink(ABC):
     @abstractmethod
     def write(self, channel: str, batch: pa.RecordBatch) -> None:
         """Take the rows of `batch`, which has the schema `SCHEMAS[channel]`."""
+
+    def write_all(self, batches: Sequence[tuple[str, pa.RecordBatch]]) -> None:
+        """`write` for each channel and batch, in this order."""
+        for channel, batch in batches:
+            self.write(channel, batch)
 
     @abstractmethod
     def flush(self) -> None:

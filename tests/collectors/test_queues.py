@@ -319,6 +319,35 @@ def test_waiting_batches_of_a_channel_are_one_for_a_sink_that_likes_them_large()
     queue.close()
 
 
+class Together(Greedy):
+    """Remembers what it was given by one call."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def write_all(self, batches):
+        self.calls.append([(channel, batch.num_rows) for channel, batch in batches])
+        super().write_all(batches)
+
+
+def test_batches_of_all_channels_that_wait_are_one_call():
+    sink = Together()
+    queue = SinkQueue(sink)
+    queue.write("trades", trades(0, 10))
+    assert sink.writing.wait(60)
+    for start in range(10, 140, 10):
+        queue.write("trades", trades(start, start + 10))
+        queue.write("ticker", built("ticker", [trade(start)]))
+    sink.open_up()
+    queue.close()
+    assert sink.calls == [
+        [("trades", 10)],
+        [("trades", 100), ("ticker", 13)],
+        [("trades", 30)],
+    ]
+
+
 class TestGroup:
     def test_slow_sink_slows_nobody_else(self):
         slow, fast = Slow(), Slow(permits=10**6)

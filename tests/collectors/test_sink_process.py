@@ -22,6 +22,7 @@ def fill(sink):
         sink.write(channel, batch)
         sink.write(channel, batch.slice(1))
         sink.flush()
+    sink.write_all(list(every_channel().items()))
     sink.close()
     sink.close()
 
@@ -61,6 +62,15 @@ def test_error_of_the_sink_is_raised_and_stays():
     sink.close()
     with pytest.raises(SinkError, match="no room for trades"):
         sink.flush()
+
+
+def test_error_among_several_batches_is_raised_and_stays():
+    sink = SinkProcess("sink_of_tests:Failing")
+    with pytest.raises(SinkError, match="no room for ticker"):
+        sink.write_all([("trades", trades(0, 5)), ("ticker", every_channel()["ticker"])])
+    with pytest.raises(SinkError, match="no room for ticker"):
+        sink.flush()
+    sink.close()
 
 
 def test_error_of_building_it_is_raised_and_leaves_no_process(tmp_path, monkeypatch):
