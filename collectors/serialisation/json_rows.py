@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -19,6 +22,8 @@ from collectors.serialisation.json_compiled import (
     write_rows,
 )
 
+_LAYOUTS = 32  # schemas that are remembered
+
 
 class JsonRows:
     """The rows of a batch as text; those that were left out have none."""
@@ -30,36 +35,23 @@ class JsonRows:
 
     def __init__(self, batch: pa.RecordBatch, start: bytes, end: bytes) -> None:
         """Every row begins with `start` and ends with `end`."""
-        rows, columns = batch.num_rows, batch.num_columns
-        keys = [msgspec.json.encode(name) + b":" for name in batch.schema.names]
-        texts = [start + keys[0], *(b"," + key for key in keys[1:]), end]
-        room = sum(map(len, texts))
-        words, kinds = np.empty((rows, columns), np.int64), np.empty(columns, np.int64)
-        is_null = np.zeros((rows, columns), np.bool_)
-        for i, column in enumerate(batch.columns):
+        rows, columns = batch.num_rows, batch.columns
+        layout = _layout(batch.schema, start, end)
+        texts = layout.texts([columns[i].dictionary for i in layout.names])
+        words = np.empty((rows, len(columns)), np.int64)
+        is_null = np.zeros((rows, len(columns)), np.bool_)
+        for i, (column, word) in enumerate(zip(columns, layout.words, strict=True)):
             if column.null_count:
                 is_null[:, i] = _is_null(column)
-            kind = column.type
-            if pa.types.is_dictionary(kind):
-                names = [msgspec.json.encode(name) for name in column.dictionary.to_pylist()]
-                words[:, i] = _words(column.indices)
-                words[:, i] += len(texts)
-                texts += names
-                kinds[i], room = NAME, room + max(map(len, names), default=0)
-            elif pa.types.is_boolean(kind):
-                words[:, i] = _words(column.cast(pa.int8()))
-                kinds[i], room = TRUTH, room + len("false")
-            elif (is_real := pa.types.is_float64(kind)) or _is_whole(kind):
-                words[:, i] = _words(column)
-                kinds[i], room = REAL if is_real else WHOLE, room + LONGEST_NUMBER
-            else:
-                name = batch.schema.names[i]
-                raise TypeError(f"column {name!r}: {kind} is no type of canonical rows; cast it")
-        spans = np.cumsum([0, *map(len, texts)], dtype=np.uint64)
+            plain = column.cast(pa.int8()) if layout.kinds[i] == TRUTH else column
+            words[:, i] = _words(plain, word)
+        for i, first in zip(layout.names, texts.firsts, strict=True):
+            words[:, i] += first
         self._ends = np.empty(rows, np.int64)
-        out = np.empty(rows * room + PADDING, np.uint8)
-        joined = np.frombuffer(b"".join((*texts, bytes(PADDING))), np.uint8)
-        self.left_out = write_rows(joined, spans, kinds, words, is_null, out, self._ends)
+        out = np.empty(rows * texts.room + PADDING, np.uint8)
+        self.left_out = write_rows(
+            texts.joined, texts.spans, layout.kinds, words, is_null, out, self._ends
+        )
         """How many rows were."""
         self.text = out[: self._ends[-1] if rows else 0].tobytes()
         """All rows."""
@@ -70,14 +62,87 @@ class JsonRows:
         return [text[begin:end] for begin, end in pairwise([0, *self._ends.tolist()])]
 
 
+class _Texts(NamedTuple):
+    """What rows are put together from: what stands around values, then names."""
+
+    dictionaries: Sequence[pa.Array]
+    firsts: list[int]
+    """Where the names of each dictionary begin."""
+    joined: NDArray[np.uint8]
+    spans: NDArray[np.uint64]
+    room: int
+    """Bytes of the longest row."""
+
+
+class _Layout:
+    """What is the same for every batch of a schema: to find it takes longer than some rows do."""
+
+    def __init__(self, schema: pa.Schema, start: bytes, end: bytes) -> None:
+        self.key = schema, start, end
+        keys = [msgspec.json.encode(name) + b":" for name in schema.names]
+        self._around = [start + keys[0], *(b"," + key for key in keys[1:]), end]
+        self._room = sum(map(len, self._around))
+        self.kinds = np.empty(len(keys), np.int64)
+        self.words: list[np.dtype[np.signedinteger]] = []
+        """The type of each column's words; of booleans, which have none, of what they become."""
+        self.names: list[int] = []
+        """Which columns are names."""
+        for i, (name, kind) in enumerate(zip(schema.names, schema.types, strict=True)):
+            width = 8  # of what booleans become
+            if pa.types.is_dictionary(kind):
+                self.names.append(i)
+                self.kinds[i], width = NAME, kind.index_type.bit_width
+            elif pa.types.is_boolean(kind):
+                self.kinds[i] = TRUTH
+                self._room += len("false")
+            elif (is_real := pa.types.is_float64(kind)) or _is_whole(kind):
+                self.kinds[i], width = REAL if is_real else WHOLE, kind.bit_width
+                self._room += LONGEST_NUMBER
+            else:
+                raise TypeError(f"column {name!r}: {kind} is no type of canonical rows; cast it")
+            self.words.append(np.dtype(f"i{width // 8}"))
+        self._last = self._join([pa.array([], pa.string())] * len(self.names))
+
+    def texts(self, dictionaries: Sequence[pa.Array]) -> _Texts:
+        """With the names of these dictionaries, which seldom change from batch to batch."""
+        last = self._last  # another thread may put another there
+        before = zip(dictionaries, last.dictionaries, strict=True)
+        if not all(new.equals(old) for new, old in before):
+            self._last = last = self._join(dictionaries)
+        return last
+
+    def _join(self, dictionaries: Sequence[pa.Array]) -> _Texts:
+        texts, room, firsts = list(self._around), self._room, []
+        for dictionary in dictionaries:
+            names = [msgspec.json.encode(name) for name in dictionary.to_pylist()]
+            firsts.append(len(texts))
+            texts += names
+            room += max(map(len, names), default=0)
+        joined = np.frombuffer(b"".join((*texts, bytes(PADDING))), np.uint8)
+        spans = np.cumsum([0, *map(len, texts)], dtype=np.uint64)
+        return _Texts(dictionaries, firsts, joined, spans, room)
+
+
+_layouts: deque[_Layout] = deque(maxlen=_LAYOUTS)
+
+
+def _layout(schema: pa.Schema, start: bytes, end: bytes) -> _Layout:
+    for known in tuple(_layouts):
+        of, *around = known.key
+        if around == [start, end] and of.equals(schema):
+            return known
+    _layouts.append(_Layout(schema, start, end))
+    return _layouts[-1]
+
+
 def _is_whole(kind: pa.DataType) -> bool:
     return pa.types.is_signed_integer(kind) or pa.types.is_timestamp(kind)
 
 
-def _words(column: pa.Array) -> NDArray[np.signedinteger]:
-    """Its values, of doubles the bits; anything where null."""
-    kind = np.dtype(f"i{column.type.bit_width // 8}")
-    return np.frombuffer(column.buffers()[1], kind, len(column) + column.offset)[column.offset :]
+def _words(column: pa.Array, word: np.dtype[np.signedinteger]) -> NDArray[np.signedinteger]:
+    """Its values, of doubles the bits, of names which; anything where null."""
+    end = len(column) + column.offset
+    return np.frombuffer(column.buffers()[1], word, end)[column.offset :]
 
 
 def _is_null(column: pa.Array) -> NDArray[np.bool_]:

@@ -10,16 +10,17 @@ import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from rows import every_channel, trades
+from rows import built, every_channel, trade, trades
 
 from collectors.schema import SCHEMAS
 from collectors.serialisation import json
 from collectors.serialisation.json import json_lines, json_messages
-from collectors.serialisation.json_rows import JsonRows
+from collectors.serialisation.json_rows import _LAYOUTS, JsonRows
 
 DECIMAL = st.builds(lambda digits, places: digits / 10**places, st.integers(), st.integers(0, 25))
 FLOAT = st.none() | st.floats() | DECIMAL.filter(lambda x: abs(x) < 1e300)
 MANY = 2 * json.FEW
+NAMES = ("BTC/USD", "S\u00fcd/USD", "A")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -55,6 +56,19 @@ def test_slices_have_their_own_values_and_nulls():
     rows = one_by_one(batch)
     for start in (1, 7, 13):
         assert json_messages(batch.slice(start, MANY)) == rows[start : start + MANY]
+
+
+def test_names_may_change_from_batch_to_batch():
+    markets = [built("trades", [trade(i, symbol=name) for i in range(MANY)]) for name in NAMES]
+    both = pa.Table.from_batches(markets).unify_dictionaries().combine_chunks().to_batches()[0]
+    for batch in (*markets, both, *markets, markets[0].slice(0, 0), both):
+        assert JsonRows(batch, b"{", b"}").each() == one_by_one(batch)
+
+
+def test_more_schemas_than_are_remembered():
+    batches = [pa.record_batch({f"price{i}": [1.5, None]}) for i in range(2 * _LAYOUTS)]
+    for batch in (*batches, *batches):
+        assert JsonRows(batch, b"{", b"}").each() == one_by_one(batch)
 
 
 @settings(max_examples=400)
