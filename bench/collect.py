@@ -2,7 +2,8 @@
 
 ``python -m bench collect [--captures DIR] [--kafka HOST:PORT]``. Decoding and books need recorded
 messages, which are not part of the project (``--captures`` or ``GPUKERN_CAPTURES``); Kafka needs a
-broker (``--kafka`` or ``KAFKA_BOOTSTRAP``). What is absent is left out, with a line that says so.
+broker (``--kafka`` or ``KAFKA_BOOTSTRAP``), whose default says how many partitions a topic has: the
+client sends a request for each. What is absent is left out, with a line that says so.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ TARGET_PER_S = 50_000
 TARGET_P99_MS = 20.0
 RATES_PER_S = (0.0, 50_000.0, 20_000.0)  # 0: as fast as the collector reads
 SECONDS = 6
+TOPIC = "binance-trades"
 
 
 def decoding(captures: Path, repeats: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -82,19 +84,23 @@ def flows(kafka: str, seconds: float) -> list[dict[str, Any]]:
         if kafka:
             told = Path(folder, "kafka.npz")
             sinks["kafka"] = lambda: collect_flow.TimedKafkaProcess(kafka, told)
-        for make in sinks.values():
+        for name, make in sinks.items():
             for per_s in RATES_PER_S:
                 frames = int((per_s or RATES_PER_S[1]) * seconds)
-                cases.append(collect_flow.measure(make, frames, per_s))
+                case = collect_flow.measure(make, frames, per_s)
+                if name == "kafka":
+                    case["partitions"] = _partitions(kafka)
+                cases.append(case)
     print_table(
         "collect: from a socket into a sink, the exchange in another process",
         [
-            *("sink", "offered/s", "messages/s", "rows", "cores", "queued p50 ms", "p99"),
-            *("taken p50 ms", "p99", "target"),
+            *("sink", "partitions", "offered/s", "messages/s", "rows", "cores"),
+            *("queued p50 ms", "p99", "taken p50 ms", "p99", "target"),
         ],
         [
             (
                 case["sink"],
+                case.get("partitions", ""),
                 f"{case['offered_per_s']:,.0f}" if case["offered_per_s"] else "all",
                 f"{case['messages_per_s']:,.0f}",
                 f"{case['rows']:,}",
@@ -109,6 +115,14 @@ def flows(kafka: str, seconds: float) -> list[dict[str, Any]]:
         ],
     )
     return cases
+
+
+def _partitions(kafka: str) -> int:
+    """Of a topic that the sink has asked for."""
+    from confluent_kafka.admin import AdminClient
+
+    topics = AdminClient({"bootstrap.servers": kafka}).list_topics(TOPIC, timeout=10).topics
+    return len(topics[TOPIC].partitions)
 
 
 def _verdict(case: dict[str, Any]) -> str:

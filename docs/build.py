@@ -196,6 +196,8 @@ def collect_rows(result: dict[str, Any]) -> Iterator[tuple[str, ...]]:
         offered = case["offered_per_s"]
         if offered is None or offered >= 50_000:
             kind = "Kafka" if case["sink"] == "kafka" else "Parquet"
+            if "partitions" in case:
+                kind += f" ({case['partitions']} partition{'s' * (case['partitions'] > 1)} a topic)"
             how = "as fast as they come" if offered is None else f"{offered:,.0f} offered a second"
             yield (
                 f"web socket to {kind}, {how}",
