@@ -111,10 +111,28 @@ def _numbers(array: pa.Array) -> np.ndarray:
     NumPy marks Arrow's memory read-only, which is another type to the compiler: every loop would be
     compiled a second time, when the first table comes. Loops do not write to their inputs.
     """
-    values = array.to_numpy(zero_copy_only=False)
+    values = _values(array)
     if values.flags.writeable:
         return values
     return np.asarray(_Memory(values)) if len(values) else values.copy()
+
+
+def _values(array: pa.Array) -> np.ndarray:
+    """The values of an array of numbers; where floats are null, NaN.
+
+    Arrow's own way to NumPy imports pandas if it is there, which takes 0.3 s.
+    """
+    dtype = array.type.to_pandas_dtype()
+    if not len(array):
+        return np.empty(0, dtype)
+    valid, data = array.buffers()
+    end = array.offset + len(array)
+    values = np.frombuffer(data, dtype, end)[array.offset :]
+    if array.null_count:
+        values = values.copy()
+        bits = np.unpackbits(np.frombuffer(valid, np.uint8), count=end, bitorder="little")
+        values[bits[array.offset :] == 0] = np.nan
+    return values
 
 
 def floats(column: pa.ChunkedArray, name: str) -> np.ndarray:
@@ -134,7 +152,7 @@ def numbers(column: pa.ChunkedArray, name: str) -> np.ndarray:
     """The same, integers without nulls as they stand: whoever works on some rows casts those."""
     array = _one_array(column)
     if pa.types.is_integer(array.type) and not array.null_count:
-        return array.to_numpy()
+        return _values(array)
     return floats(column, name)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import decimal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -313,3 +316,26 @@ def test_more_rows_than_one_piece() -> None:
     got = out["x_cumsum"].to_numpy()
     np.testing.assert_array_equal(got, expected)
     assert out["x_cumsum"].null_count == np.isnan(x).sum()
+
+
+def test_arrow_tables_do_not_import_pandas(tmp_path: Path, market: pa.Table) -> None:
+    """It takes 0.3 s, a fifth of what a new process needs for its first feature."""
+    path = tmp_path / "market.arrow"
+    with pa.ipc.new_file(str(path), market.schema) as file:
+        file.write_table(market)
+    script = (
+        "import sys, pyarrow as pa, gpukern as gk\n"
+        "table = pa.ipc.open_file(pa.memory_map(sys.argv[1])).read_all()\n"
+        'gk.with_features(table, gk.rolling_mean("price", window=20), by="symbol", time="ts")\n'
+        'print("pandas" in sys.modules)'
+    )
+    command = [sys.executable, "-c", script, str(path)]
+    assert subprocess.run(command, capture_output=True, check=True).stdout == b"False\n"
+
+
+def test_slices_with_an_offset_are_read_where_they_begin(plan: gk.Plan, market: pa.Table) -> None:
+    cut = market.slice(7, 50)
+    alone = cut.take(np.arange(50))
+    for name in plan.output_names:
+        found, expected = plan.run(cut)[name], plan.run(alone)[name]
+        assert found.combine_chunks().equals(expected.combine_chunks())
