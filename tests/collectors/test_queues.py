@@ -302,15 +302,20 @@ class Greedy(Slow):
     merge_rows = 100
 
 
-def test_waiting_batches_of_a_channel_are_one_for_a_sink_that_likes_them_large():
-    sink = Greedy()
-    queue = SinkQueue(sink)
+def pile_up(queue, sink, rows):
+    """So many trades, all but the first ten of which wait with a quote for every ten."""
     queue.write("trades", trades(0, 10))
     assert sink.writing.wait(60)
-    for start in range(10, 200, 10):
+    for start in range(10, rows, 10):
         queue.write("trades", trades(start, start + 10))
         queue.write("ticker", built("ticker", [trade(start)]))
     sink.open_up()
+
+
+def test_waiting_batches_of_a_channel_are_one_for_a_sink_that_likes_them_large():
+    sink = Greedy()
+    queue = SinkQueue(sink)
+    pile_up(queue, sink, 200)
     queue.flush()
     assert sink.ids() == list(range(200))
     sizes = [batch.num_rows for channel, batch in sink.batches if channel == "trades"]
@@ -334,12 +339,7 @@ class Together(Greedy):
 def test_batches_of_all_channels_that_wait_are_one_call():
     sink = Together()
     queue = SinkQueue(sink)
-    queue.write("trades", trades(0, 10))
-    assert sink.writing.wait(60)
-    for start in range(10, 140, 10):
-        queue.write("trades", trades(start, start + 10))
-        queue.write("ticker", built("ticker", [trade(start)]))
-    sink.open_up()
+    pile_up(queue, sink, 140)
     queue.close()
     assert sink.calls == [
         [("trades", 10)],
