@@ -112,9 +112,7 @@ def _numbers(array: pa.Array) -> np.ndarray:
     compiled a second time, when the first table comes. Loops do not write to their inputs.
     """
     values = _values(array)
-    if values.flags.writeable:
-        return values
-    return np.asarray(_Memory(values)) if len(values) else values.copy()
+    return values if values.flags.writeable else np.asarray(_Memory(values))
 
 
 def _values(array: pa.Array) -> np.ndarray:

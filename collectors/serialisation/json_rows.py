@@ -131,8 +131,9 @@ def _layout(schema: pa.Schema, start: bytes, end: bytes) -> _Layout:
         of, *around = known.key
         if around == [start, end] and of.equals(schema):
             return known
-    _layouts.append(_Layout(schema, start, end))
-    return _layouts[-1]
+    made = _Layout(schema, start, end)
+    _layouts.append(made)  # the last one may be another thread's by now
+    return made
 
 
 def _is_whole(kind: pa.DataType) -> bool:
