@@ -81,7 +81,7 @@ class TimedKafka(KafkaSink):
         self._written_rows = 0
         self._cpu_s = 0.0
         json.load()  # which a thread does, once in the life of a busy process
-        self._done = threading.Event()
+        self._is_done = False
         self._looking = threading.Thread(target=self._look)
         self._looking.start()
 
@@ -94,15 +94,17 @@ class TimedKafka(KafkaSink):
             self._waiting.append((self._written_rows, _sent_ns(batch)))
 
     def _look(self) -> None:
-        while not self._done.wait(LOOK_S) or self._waiting:
-            delivered, now = self.delivered_rows, time.time_ns()
-            while self._waiting and self._waiting[0][0] <= delivered:
-                self.latencies_ns.append(now - self._waiting.popleft()[1])
+        while not self._is_done or self._waiting:
+            time.sleep(LOOK_S)
+            if self._waiting:
+                delivered, now = self.delivered_rows, time.time_ns()
+                while self._waiting and self._waiting[0][0] <= delivered:
+                    self.latencies_ns.append(now - self._waiting.popleft()[1])
 
     def close(self) -> None:
         cpu_s = time.process_time() - self._cpu_s
         self.flush()
-        self._done.set()
+        self._is_done = True
         self._looking.join()
         super().close()
         np.savez(self._told, cpu_s=cpu_s, latencies_ns=np.concatenate(self.latencies_ns))

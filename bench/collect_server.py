@@ -8,11 +8,13 @@ Trades carry the time of sending, in µs.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import re
+import socketserver
 import time
 from collections.abc import Iterator
 
+import numpy as np
+from numpy.typing import NDArray
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
@@ -20,83 +22,99 @@ from websockets.server import ServerProtocol
 from collectors.simulator import generate_frames
 
 SLICE_S = 0.001
+_MOST = 256  # frames sent at once
 _TRADE_TIME = re.compile(rb'"T":(\d{13}),')
 _LATER = b"0" * 16  # a time in µs has sixteen digits
+_DIGITS = np.arange(len(_LATER))
 
 
-def encoded(frames: int) -> tuple[list[bytes], list[int]]:
-    """Frames of the protocol, and where in each the time of sending goes (0: nowhere)."""
-    wire, holes = [], []
-    for _, frame in generate_frames(seconds=1e9, frames=frames + 1):
-        if b'"result"' not in frame:
-            stamped = _TRADE_TIME.sub(b'"T":%s,' % _LATER, frame) if b"@trade" in frame else frame
-            data = Frame(Opcode.TEXT, stamped).serialize(mask=False)
-            wire.append(data)
-            holes.append(data.find(_LATER) if stamped is not frame else 0)
-    return wire, holes
+class Wire:
+    """Frames of the protocol, end to end, into which the time of sending is written."""
+
+    def __init__(self, frames: int) -> None:
+        sent, holes = [], []
+        for _, frame in generate_frames(seconds=1e9, frames=frames + 1):
+            if b'"result"' not in frame:
+                stamped = (
+                    _TRADE_TIME.sub(b'"T":%s,' % _LATER, frame) if b"@trade" in frame else frame
+                )
+                data = Frame(Opcode.TEXT, stamped).serialize(mask=False)
+                holes.append(data.find(_LATER) if stamped is not frame else -1)
+                sent.append(data)
+        self._bytes = np.frombuffer(bytearray().join(sent), np.uint8)
+        self._begins = np.concatenate([[0], np.cumsum([*map(len, sent)])])
+        found = np.array(holes)
+        self._holes: NDArray[np.int64] = (self._begins[:-1] + found)[found >= 0]
+        self._holes_before = np.concatenate([[0], np.cumsum(found >= 0)])
+
+    def __len__(self) -> int:
+        return len(self._begins) - 1
+
+    def part(self, begin: int, end: int) -> bytes:
+        """These frames, sent now."""
+        now = np.frombuffer(b"%d" % (time.time_ns() // 1000), np.uint8)
+        holes = self._holes[self._holes_before[begin] : self._holes_before[end]]
+        self._bytes[holes[:, None] + _DIGITS] = now
+        return self._bytes[self._begins[begin] : self._begins[end]].tobytes()
 
 
-class Server:
-    """One set of frames for every connection."""
+class Talk(socketserver.StreamRequestHandler):
+    """One connection, in a thread of its own."""
 
-    def __init__(self, frames: int, per_s: float) -> None:
-        self._wire, self._holes = encoded(frames)
-        self._per_s = per_s
+    server: Server
+    disable_nagle_algorithm = True
 
-    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def handle(self) -> None:
         try:
-            if await _shake_hands(reader, writer):
-                await reader.read(2)  # the subscription has begun to arrive
-                for data in self._slices():
-                    writer.write(data)
-                    await writer.drain()
-                    await self._pace()
-                await reader.read()
+            if self._shake_hands():
+                self.request.recv(2)  # the subscription has begun to arrive
+                for data in self._slices(self.server.wire, self.server.per_s):
+                    self.request.sendall(data)
+                while self.request.recv(1 << 16):
+                    pass
         except ConnectionError:
             return
-        finally:
-            writer.close()
 
-    def _slices(self) -> Iterator[bytes]:
-        """What is to be sent next, some frames at a time."""
-        wire, holes, count = self._wire, self._holes, len(self._wire)
-        self._sent, self._started_s = 0, time.perf_counter()
-        while self._sent < count:
-            due = count
-            if self._per_s:
-                due = int((time.perf_counter() - self._started_s) * self._per_s) + 1
-            end = min(count, due, self._sent + 256)
-            now = b"%d" % (time.time_ns() // 1000)
-            yield b"".join(
-                data[:hole] + now + data[hole + 16 :] if hole else data
-                for data, hole in zip(wire[self._sent : end], holes[self._sent : end], strict=True)
-            )
-            self._sent = end
+    def _slices(self, wire: Wire, per_s: float) -> Iterator[bytes]:
+        """What is to be sent next, some frames at a time, when it is due."""
+        sent, started_s = 0, time.perf_counter()
+        while sent < len(wire):
+            due = len(wire)
+            if per_s:
+                due = int((time.perf_counter() - started_s) * per_s) + 1
+            end = min(len(wire), due, sent + _MOST)
+            yield wire.part(sent, end)
+            sent = end
+            if per_s:
+                ahead_s = sent / per_s - (time.perf_counter() - started_s)
+                if ahead_s > 0:
+                    time.sleep(max(ahead_s, SLICE_S))
 
-    async def _pace(self) -> None:
-        if self._per_s:
-            ahead_s = self._sent / self._per_s - (time.perf_counter() - self._started_s)
-            if ahead_s > 0:
-                await asyncio.sleep(max(ahead_s, SLICE_S))
-
-
-async def _shake_hands(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-    """Whether it is a web socket; any other request is answered with an error."""
-    protocol = ServerProtocol()
-    protocol.receive_data(await reader.readuntil(b"\r\n\r\n"))
-    (request,) = protocol.events_received()
-    assert isinstance(request, Request)
-    response = protocol.accept(request)
-    protocol.send_response(response)
-    writer.write(b"".join(protocol.data_to_send()))
-    await writer.drain()
-    return response.status_code == 101
+    def _shake_hands(self) -> bool:
+        """Whether it is a web socket; any other request is answered with an error."""
+        protocol, asked = ServerProtocol(), b""
+        while not asked.endswith(b"\r\n\r\n"):
+            more = self.request.recv(1 << 16)
+            if not more:
+                return False
+            asked += more
+        protocol.receive_data(asked)
+        (request,) = protocol.events_received()
+        assert isinstance(request, Request)
+        response = protocol.accept(request)
+        protocol.send_response(response)
+        self.request.sendall(b"".join(protocol.data_to_send()))
+        return response.status_code == 101
 
 
-async def _serve(frames: int, per_s: float) -> None:
-    server = await asyncio.start_server(Server(frames, per_s).talk, "127.0.0.1", 0)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
+class Server(socketserver.ThreadingTCPServer):
+    """One set of frames for every connection."""
+
+    daemon_threads = True
+
+    def __init__(self, frames: int, per_s: float) -> None:
+        self.wire, self.per_s = Wire(frames), per_s
+        super().__init__(("127.0.0.1", 0), Talk)
 
 
 def main() -> None:
@@ -104,7 +122,9 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=250_000)
     parser.add_argument("--per-s", type=float, default=0.0)
     options = parser.parse_args()
-    asyncio.run(_serve(options.frames, options.per_s))
+    with Server(options.frames, options.per_s) as server:
+        print(server.server_address[1], flush=True)
+        server.serve_forever()
 
 
 if __name__ == "__main__":

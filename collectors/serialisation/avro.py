@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from collectors.schema import SCHEMAS
 from collectors.serialisation import REQUIRED, record_name
-from collectors.serialisation.wire import Messages, doubles, present, varint, whole_numbers
+from collectors.serialisation.messages import Messages
+from collectors.serialisation.wire import Pieces, doubles, present, varint, whole_numbers
 
 
 def avro_schema(channel: str) -> str:
@@ -30,31 +31,31 @@ def avro_schema(channel: str) -> str:
     return json.dumps({**record, "fields": fields})
 
 
-def avro_messages(batch: pa.RecordBatch, prefix: bytes = b"") -> list[bytes]:
+def avro_messages(batch: pa.RecordBatch, prefix: bytes = b"") -> Messages:
     """One record per row, after `prefix`."""
-    messages = Messages(batch.num_rows, prefix)
+    pieces = Pieces(batch.num_rows, prefix)
     for field in batch.schema:
         column = batch.column(field.name)
         where = present(column)
         if field.name not in REQUIRED:
-            messages.byte(where.astype(np.uint8) * np.uint8(2))  # zigzag of the union's 0 or 1
+            pieces.byte(where.astype(np.uint8) * np.uint8(2))  # zigzag of the union's 0 or 1
         elif not where.all():
             raise ValueError(f"{field.name} is null, which a row cannot be without")
-        _add(messages, column, where)
-    return messages.encode()
+        _add(pieces, column, where)
+    return pieces.messages()
 
 
-def _add(messages: Messages, column: pa.Array, where: np.ndarray) -> None:
+def _add(pieces: Pieces, column: pa.Array, where: np.ndarray) -> None:
     if pa.types.is_dictionary(column.type):
-        messages.text(column, where, lambda length: varint(length << 1))
+        pieces.text(column, where, lambda length: varint(length << 1))
     elif pa.types.is_floating(column.type):
-        messages.double(doubles(column), where)
+        pieces.double(doubles(column), where)
     elif pa.types.is_boolean(column.type):
-        messages.varint(whole_numbers(column).view(np.uint64), where)
+        pieces.varint(whole_numbers(column).view(np.uint64), where)
     else:
         numbers = whole_numbers(column)
         zigzag = (numbers << 1) ^ (numbers >> 63)
-        messages.varint(zigzag.view(np.uint64), where)
+        pieces.varint(zigzag.view(np.uint64), where)
 
 
 def _kind(kind: pa.DataType) -> str:

@@ -15,13 +15,12 @@ import pyarrow as pa
 from collectors.errors import SinkError
 from collectors.serialisation.avro import avro_messages, avro_schema
 from collectors.serialisation.json import json_messages, json_schema
+from collectors.serialisation.messages import Messages
 from collectors.serialisation.protobuf import protobuf_messages, protobuf_schema
 
-Encoder = Callable[[pa.RecordBatch], list[bytes]]
+Encoder = Callable[[pa.RecordBatch], Messages]
 
-_FORMATS: dict[
-    str, tuple[str, Callable[[str], str], Callable[[pa.RecordBatch, bytes], list[bytes]]]
-]
+_FORMATS: dict[str, tuple[str, Callable[[str], str], Callable[[pa.RecordBatch, bytes], Messages]]]
 _FORMATS = {
     "json": ("JSON", json_schema, json_messages),
     "avro": ("AVRO", avro_schema, avro_messages),

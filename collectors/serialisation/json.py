@@ -14,6 +14,7 @@ import pyarrow as pa
 from collectors.loading import Loading
 from collectors.schema import SCHEMAS
 from collectors.serialisation import REQUIRED, record_name
+from collectors.serialisation.messages import Messages
 
 if TYPE_CHECKING:
     from collectors.serialisation.json_rows import JsonRows
@@ -34,17 +35,18 @@ def json_lines(batch: pa.RecordBatch, *, dataset: str | None = None) -> bytes:
     return rows.text
 
 
-def json_messages(batch: pa.RecordBatch, prefix: bytes = b"") -> list[bytes]:
+def json_messages(batch: pa.RecordBatch, prefix: bytes = b"") -> Messages:
     """One object per row, after `prefix`."""
     rows = _together(batch, prefix + b"{", b"}")
     if rows is None:
-        return [prefix + _encoder.encode(row) for row in _rows(batch)]
-    messages = rows.each()
-    if rows.left_out:
-        others = [i for i, message in enumerate(messages) if not message]
-        for i, row in zip(others, _rows(batch.take(pa.array(others))), strict=True):
-            messages[i] = prefix + _encoder.encode(row)
-    return messages
+        return Messages.of(prefix + _encoder.encode(row) for row in _rows(batch))
+    if not rows.left_out:
+        return rows.each()
+    messages = list(rows.each())
+    others = [i for i, message in enumerate(messages) if not message]
+    for i, row in zip(others, _rows(batch.take(pa.array(others))), strict=True):
+        messages[i] = prefix + _encoder.encode(row)
+    return Messages.of(messages)
 
 
 def _load() -> type[JsonRows]:

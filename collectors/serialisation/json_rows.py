@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 import msgspec
@@ -21,6 +20,7 @@ from collectors.serialisation.json_compiled import (
     WHOLE,
     write_rows,
 )
+from collectors.serialisation.messages import Messages
 
 _LAYOUTS = 32  # schemas that are remembered
 
@@ -56,10 +56,9 @@ class JsonRows:
         self.text = out[: self._ends[-1] if rows else 0].tobytes()
         """All rows."""
 
-    def each(self) -> list[bytes]:
+    def each(self) -> Messages:
         """The text of each; empty where it was left out."""
-        text = self.text
-        return [text[begin:end] for begin, end in pairwise([0, *self._ends.tolist()])]
+        return Messages(self.text, self._ends)
 
 
 class _Texts(NamedTuple):

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from collectors.schema import SCHEMAS
 from collectors.serialisation import record_name
-from collectors.serialisation.wire import Messages, doubles, present, varint, whole_numbers
+from collectors.serialisation.messages import Messages
+from collectors.serialisation.wire import Pieces, doubles, present, varint, whole_numbers
 
 _VARINT, _FIXED64, _LENGTH = 0, 1, 2
 
@@ -26,22 +27,22 @@ def protobuf_schema(channel: str) -> str:
     return f'syntax = "proto3";\npackage gpukern;\n\n{message}'
 
 
-def protobuf_messages(batch: pa.RecordBatch, prefix: bytes = b"") -> list[bytes]:
+def protobuf_messages(batch: pa.RecordBatch, prefix: bytes = b"") -> Messages:
     """One message per row, after `prefix`."""
-    messages = Messages(batch.num_rows, prefix)
+    pieces = Pieces(batch.num_rows, prefix)
     for number, field in enumerate(batch.schema, 1):
         column = batch.column(field.name)
         where = present(column)
         if pa.types.is_dictionary(field.type):
-            messages.constant(varint(number << 3 | _LENGTH), where)
-            messages.text(column, where, varint)
+            pieces.constant(varint(number << 3 | _LENGTH), where)
+            pieces.text(column, where, varint)
         elif pa.types.is_floating(field.type):
-            messages.constant(varint(number << 3 | _FIXED64), where)
-            messages.double(doubles(column), where)
+            pieces.constant(varint(number << 3 | _FIXED64), where)
+            pieces.double(doubles(column), where)
         else:
-            messages.constant(varint(number << 3 | _VARINT), where)
-            messages.varint(whole_numbers(column).view(np.uint64), where)
-    return messages.encode()
+            pieces.constant(varint(number << 3 | _VARINT), where)
+            pieces.varint(whole_numbers(column).view(np.uint64), where)
+    return pieces.messages()
 
 
 def _kind(kind: pa.DataType) -> str:

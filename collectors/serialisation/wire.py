@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from collectors.serialisation.messages import Messages
+
 Lengths = npt.NDArray[np.int64]
 Positions = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
@@ -20,8 +22,8 @@ Mask = npt.NDArray[np.bool_]
 _Put = Callable[[Bytes, Positions], None]
 
 
-class Messages:
-    """Collects the pieces of `rows` messages, in order."""
+class Pieces:
+    """Collects those of `rows` messages, in order."""
 
     def __init__(self, rows: int, prefix: bytes = b"") -> None:
         """Every message begins with `prefix`."""
@@ -86,8 +88,8 @@ class Messages:
 
         self._pieces.append((lengths, put))
 
-    def encode(self) -> list[bytes]:
-        """The messages."""
+    def messages(self) -> Messages:
+        """They, put together."""
         sizes = sum((lengths for lengths, _ in self._pieces), np.zeros(self._rows, np.int64))
         ends = np.cumsum(sizes)
         starts = ends - sizes
@@ -96,8 +98,7 @@ class Messages:
         for lengths, put in self._pieces:
             put(out, cursor)
             cursor += lengths
-        data = out.tobytes()
-        return [data[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
+        return Messages(out.tobytes(), ends)
 
 
 def whole_numbers(column: pa.Array) -> npt.NDArray[np.int64]:

@@ -19,6 +19,7 @@ import pyarrow as pa
 from collectors.errors import SinkError
 from collectors.serialisation.formats import Encoder, Encoders
 from collectors.sinks import Sink, by_exchange
+from collectors.sinks.rdkafka import Producer
 
 COMPRESSIONS = ("lz4", "zstd", "gzip", "snappy", "none")
 _CHUNK = 5_000
@@ -68,7 +69,8 @@ class KafkaSink(Sink):
         self._topics: dict[tuple[str, str], tuple[str, Encoder]] = {}
         self._layout = partitions, replication
         self._delivery_s = delivery_s
-        self._failure: SinkError | None = None
+        self._on_their_way: int | None = None
+        """Rows that were so when the sink was closed."""
         self._common = {
             "bootstrap.servers": bootstrap,
             "client.id": "gpukern-collect",
@@ -79,9 +81,9 @@ class KafkaSink(Sink):
     @property
     def delivered_rows(self) -> int:
         """Rows that all in-sync replicas have acknowledged."""
-        waiting = 0
-        if self._producer is not None:
-            self._producer.poll(0)  # acknowledged ones are counted as waiting until then
+        waiting = self._on_their_way
+        if waiting is None:
+            self._serve()
             waiting = len(self._producer)
         return self._produced_rows - self.failed_rows - waiting
 
@@ -89,12 +91,8 @@ class KafkaSink(Sink):
         self._check()
         for exchange, rows in by_exchange(batch):
             topic, encode = self._topic(exchange, channel)
-            keys = _keys(rows.column("symbol"))
-            messages = [
-                {"value": value, "key": key} for value, key in zip(encode(rows), keys, strict=True)
-            ]
-            for start in range(0, len(messages), _CHUNK):
-                self._produce(topic, messages[start : start + _CHUNK])
+            for start in range(0, rows.num_rows, _CHUNK):
+                self._produce(topic, encode, rows.slice(start, _CHUNK))
 
     def flush(self) -> None:
         """Wait until every message is acknowledged."""
@@ -103,41 +101,35 @@ class KafkaSink(Sink):
         self._check()
 
     def close(self) -> None:
-        if self._producer is None:
+        if self._on_their_way is not None:
             return
         try:
             self.flush()
         finally:
-            self._producer = None
+            self._on_their_way = len(self._producer)
+            self._producer.close()
             self._encoders.close()
 
-    def _connect(self, config: dict[str, Any]) -> Any:
-        try:
-            from confluent_kafka import KafkaException, Producer
-        except ImportError as error:
-            raise SinkError(
-                f"Kafka needs the extra 'kafka' ({error}): pip install 'gpukern[kafka]'"
-            ) from error
+    def _connect(self, config: dict[str, Any]) -> Producer:
         settings = {
             "enable.idempotence": True,
             "acks": "all",
             "partitioner": "murmur2_random",
             "linger.ms": 1,  # rows come in batches already
-            # Every failure is reported; a call for every success would cost as much as sending.
-            "delivery.report.only.error": True,
             "delivery.timeout.ms": int(self._delivery_s * 1000),
             # The room is counted in messages, see _produce; bytes never refuse one.
             "queue.buffering.max.messages": _IN_FLIGHT + _CHUNK,
             "queue.buffering.max.kbytes": 2_097_151,
         }
         try:
-            producer = Producer({**settings, **config}, logger=_log)
-            producer.list_topics(timeout=_CONNECT_S)
-        except KafkaException as error:
+            producer = Producer({**settings, **config}, _log)
+            told = producer.reach(_CONNECT_S)
+        except ValueError as error:
+            told = str(error)
+        if told:
             raise SinkError(
-                f"Kafka at {self.bootstrap}: {_told(error)}; is the address right, and the broker "
-                f"running?"
-            ) from error
+                f"Kafka at {self.bootstrap}: {told}; is the address right, and the broker running?"
+            )
         return producer
 
     def _topic(self, exchange: str, channel: str) -> tuple[str, Encoder]:
@@ -165,53 +157,44 @@ class KafkaSink(Sink):
                     f"create it by hand, or allow it"
                 ) from error
 
-    def _produce(self, topic: str, messages: list[dict[str, Any]]) -> None:
+    def _produce(self, topic: str, encode: Encoder, rows: pa.RecordBatch) -> None:
+        symbols = rows.column("symbol")
+        keys = [name.encode() for name in symbols.dictionary.to_pylist()]
+        messages = encode(rows)
         chunks = self._chunks.setdefault(topic, deque(maxlen=_ON_THEIR_WAY))
         if len(chunks) == _ON_THEIR_WAY:
             self._await(chunks[0])
         # With room made first the producer takes a chunk whole, so rows stay in order.
         while len(self._producer) > _IN_FLIGHT:
-            self._producer.poll(0.1)
+            self._serve(_LOOK_S)
             self._check()
-        taken = self._producer.produce_batch(topic, messages, on_delivery=self._delivered)
-        self._produced_rows += taken
-        if taken != len(messages):
-            errors = [message["_error"] for message in messages if "_error" in message]
-            self._fail(topic, errors[0])
+        self._producer.produce(topic, messages, keys, symbols.indices.to_numpy())
+        self._produced_rows += len(messages)
         chunks.append(self._produced_rows)
-        self._producer.poll(0)
+        self._serve()
         self._check()
 
     def _await(self, rows: int) -> None:
         """Wait until so many rows are delivered, but not for long."""
         end_s = time.monotonic() + _PAUSE_S
         while self.delivered_rows < rows and time.monotonic() < end_s:
-            self._producer.poll(_LOOK_S)
+            self._serve(_LOOK_S)
             self._check()
 
-    def _delivered(self, error: Any, message: Any) -> None:
-        if error is not None:
-            self.failed_rows += 1
-            self._fail(message.topic(), error)
-
-    def _fail(self, topic: str, error: Any) -> None:
-        """The first failure is the one to tell; those that follow are its consequence."""
-        if self._failure is None:
-            self._failure = SinkError(
-                f"Kafka at {self.bootstrap}: a message to {topic} could not be delivered: "
-                f"{error.str()}; rows after it may be missing, too"
-            )
+    def _serve(self, wait_s: float = 0.0) -> None:
+        self._producer.poll(wait_s)
+        self.failed_rows = self._producer.failed
 
     def _check(self) -> None:
-        if self._failure is not None:
-            raise self._failure
-        if self._producer is None:
+        failure = self._producer.failure
+        self.failed_rows = self._producer.failed
+        if failure is not None:
+            raise SinkError(
+                f"Kafka at {self.bootstrap}: a message to {failure.topic} could not be delivered: "
+                f"{failure.reason}; rows after it may be missing, too"
+            )
+        if self._on_their_way is not None:
             raise SinkError(f"Kafka at {self.bootstrap}: the sink is closed; make a new one")
-
-
-def _keys(column: pa.DictionaryArray) -> list[bytes]:
-    names = [name.encode() for name in column.dictionary.to_pylist()]
-    return [names[code] for code in column.indices.to_pylist()]
 
 
 def _told(error: Any) -> str:
