@@ -25,7 +25,7 @@ SLICE_S = 0.001
 _MOST = 256  # frames sent at once
 _TRADE_TIME = re.compile(rb'"T":(\d{13}),')
 _LATER = b"0" * 16  # a time in µs has sixteen digits
-_DIGITS = np.arange(len(_LATER))
+_TIME = np.dtype((np.void, len(_LATER)))
 
 
 class Wire:
@@ -41,7 +41,9 @@ class Wire:
                 data = Frame(Opcode.TEXT, stamped).serialize(mask=False)
                 holes.append(data.find(_LATER) if stamped is not frame else -1)
                 sent.append(data)
-        self._bytes = np.frombuffer(bytearray().join(sent), np.uint8)
+        self._bytes = bytearray().join(sent)
+        self._times = np.ndarray(len(self._bytes) - len(_LATER), _TIME, self._bytes, strides=(1,))
+        """What stands at each place."""
         self._begins = np.concatenate([[0], np.cumsum([*map(len, sent)])])
         found = np.array(holes)
         self._holes: NDArray[np.int64] = (self._begins[:-1] + found)[found >= 0]
@@ -52,10 +54,9 @@ class Wire:
 
     def part(self, begin: int, end: int) -> bytes:
         """These frames, sent now."""
-        now = np.frombuffer(b"%d" % (time.time_ns() // 1000), np.uint8)
         holes = self._holes[self._holes_before[begin] : self._holes_before[end]]
-        self._bytes[holes[:, None] + _DIGITS] = now
-        return self._bytes[self._begins[begin] : self._begins[end]].tobytes()
+        self._times[holes] = np.void(b"%d" % (time.time_ns() // 1000))
+        return bytes(memoryview(self._bytes)[self._begins[begin] : self._begins[end]])
 
 
 class Talk(socketserver.StreamRequestHandler):
