@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from collectors.sinks.parquet_live import LiveParquetSink
 from .harness import significant
 
 LOOK_S = 0.001
+Batches = Sequence[tuple[str, pa.RecordBatch]]
 
 
 class TimedQueue(SinkQueue):
@@ -45,10 +46,9 @@ class TimedQueue(SinkQueue):
         super().__init__(sink)
         self.latencies_ns: list[np.ndarray] = []
 
-    def offer(self, channel: str, batch: pa.RecordBatch) -> bool:
-        if channel == "trades":
-            self.latencies_ns.append(_latencies_ns(batch))
-        return super().offer(channel, batch)
+    def offer(self, batches: Batches) -> Batches:
+        self.latencies_ns += [_latencies_ns(batch) for name, batch in batches if name == "trades"]
+        return super().offer(batches)
 
 
 class TimedParquet(LiveParquetSink):

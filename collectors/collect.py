@@ -138,15 +138,16 @@ class Collector:
         on_raw = None if raw is None else raw.append
         core = FeedCore(self.adapter, self.venue, session, on_raw=on_raw, chance=chance)
 
-        async def on_batch(channel: str, batch: pa.RecordBatch) -> None:
-            self._rows[channel] += batch.num_rows
-            self._on_the_way += batch.num_rows
-            if metrics is not None:
-                metrics.observe(channel, batch)
-            await group.put(channel, batch)
-            self._on_the_way -= batch.num_rows
+        async def on_batches(batches: Sequence[tuple[str, pa.RecordBatch]]) -> None:
+            for channel, batch in batches:
+                self._rows[channel] += batch.num_rows
+                self._on_the_way += batch.num_rows
+                if metrics is not None:
+                    metrics.observe(channel, batch)
+            await group.put(batches)
+            self._on_the_way = 0
 
-        self._feed = Feed(core, on_batch, clock=clock, sleep=sleep, batch_s=batch_s)
+        self._feed = Feed(core, on_batches, clock=clock, sleep=sleep, batch_s=batch_s)
         if metrics is not None:
             metrics.add_feed(self.adapter.exchange, self._feed.status)
             for queue in self._queues:

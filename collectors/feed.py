@@ -34,7 +34,7 @@ BATCH_S = 0.25
 OPEN_S = 15.0
 FETCH_S = 20.0
 
-OnBatch = Callable[[str, pa.RecordBatch], Awaitable[None]]
+OnBatches = Callable[[Sequence[tuple[str, pa.RecordBatch]]], Awaitable[None]]
 
 
 class Feed:
@@ -43,18 +43,18 @@ class Feed:
     def __init__(
         self,
         core: FeedCore,
-        on_batch: OnBatch,
+        on_batches: OnBatches,
         *,
         clock: Callable[[], int] = time.time_ns,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         max_rows: int = MAX_ROWS,
         batch_s: float = BATCH_S,
     ) -> None:
-        """`on_batch` is awaited with every batch of rows; while it waits, at most `max_rows` rows
-        are collected before reading stops. `clock` and `sleep` are the time in which the exchange
-        lives: another one than the machine's for a simulated exchange."""
+        """`on_batches` is awaited with the rows of all channels that have some; while it waits, at
+        most `max_rows` rows are collected before reading stops. `clock` and `sleep` are the time in
+        which the exchange lives: another one than the machine's for a simulated exchange."""
         self.core = core
-        self._on_batch = on_batch
+        self._on_batches = on_batches
         self._clock = clock
         self._sleep = sleep
         self._max_rows = max_rows
@@ -110,7 +110,7 @@ class Feed:
         self._stop.set()
 
     async def run(self) -> None:
-        """Collect until `stop`. Raises what `on_batch` raises."""
+        """Collect until `stop`. Raises what `on_batches` raises."""
         import httpx
 
         self._room.set()
@@ -186,10 +186,10 @@ class Feed:
 
     async def _hand_on(self) -> None:
         async with self._handing:
-            if self.core.session.rows:
+            # All are taken before one is handed on: what then wakes up would take turns from this.
+            if batches := list(self.core.session.take()):
                 self._handed_s = time.monotonic()
-            for channel, batch in self.core.session.take():
-                await self._on_batch(channel, batch)
+                await self._on_batches(batches)
             self._room.set()
 
     def _do(self, actions: Sequence[Action]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 import pyarrow as pa
@@ -28,11 +28,11 @@ class SinkGroup(Sink):
         for queue in self.queues:
             queue.write(channel, batch)
 
-    async def put(self, channel: str, batch: pa.RecordBatch) -> None:
-        """As `write`, for an event loop: other tasks go on while a full queue is waited for."""
+    async def put(self, batches: Sequence[tuple[str, pa.RecordBatch]]) -> None:
+        """As `write_all`, for an event loop: other tasks go on while a full queue is waited for."""
         for queue in self.queues:
-            if not queue.offer(channel, batch):
-                await asyncio.to_thread(queue.write, channel, batch)
+            if left := queue.offer(batches):
+                await asyncio.to_thread(queue.write_all, left)
 
     async def watch(self) -> None:
         """Until cancelled: raise what made a sink fail, though nothing more is written to it."""

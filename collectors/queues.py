@@ -18,6 +18,7 @@ import contextlib
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -80,7 +81,7 @@ class SinkQueue(Sink):
         self._items: deque[_Item] = deque()
         self._spill = Spill(None if spill_dir is None else Path(spill_dir), max_spill_bytes)
         self._requests: list[_FlushRequest] = []
-        self._changed = threading.Condition()
+        self._changed = threading.Condition()  # with a lock that its owner may take again
         self._closing = self._done = False
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name=f"sink-{sink.name}", daemon=True)
@@ -101,9 +102,15 @@ class SinkQueue(Sink):
     def write(self, channel: str, batch: pa.RecordBatch) -> None:
         self._put(channel, batch, wait=True)
 
-    def offer(self, channel: str, batch: pa.RecordBatch) -> bool:
-        """As `write`, but False instead of waiting."""
-        return self._put(channel, batch, wait=False)
+    def offer(
+        self, batches: Sequence[tuple[str, pa.RecordBatch]]
+    ) -> Sequence[tuple[str, pa.RecordBatch]]:
+        """As `write_all` without waiting: what is left when there is no more room."""
+        with self._changed:  # whoever waits for batches gets all of them
+            for taken, (channel, batch) in enumerate(batches):
+                if not self._put(channel, batch, wait=False):
+                    return batches[taken:]
+        return ()
 
     def flush(self, deadline_s: float | None = None) -> None:
         """Wait until all that was written before is durable."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -34,10 +34,11 @@ async def collect(handler: Serve, on_batch: Callable[[Feed, str, pa.RecordBatch]
         where = venue("binance", f"ws://127.0.0.1:{port}", f"http://127.0.0.1:{port}")
         core = FeedCore(adapter, where, Session(adapter, ["ticker", "gaps"]))
 
-        async def hand_on(channel: str, batch: pa.RecordBatch) -> None:
-            answer = on_batch(feed, channel, batch)
-            if answer is not None:
-                await answer
+        async def hand_on(batches: Sequence[tuple[str, pa.RecordBatch]]) -> None:
+            for channel, batch in batches:
+                answer = on_batch(feed, channel, batch)
+                if answer is not None:
+                    await answer
 
         feed = Feed(core, hand_on, batch_s=0.01)
         feed.subscribe(["BTC/USDT"], ["ticker"])

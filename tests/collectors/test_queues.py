@@ -110,7 +110,8 @@ def test_block_under_fivefold_overload_waits_and_loses_nothing():
     while queue.stats().waiting_bytes < 10 * size:
         assert sink.writing.wait(60)
     assert not finished.is_set()
-    assert not queue.offer("trades", trades(0, 1))
+    batches = [("trades", trades(0, 1)), ("trades", trades(1, 2))]
+    assert queue.offer(batches) == batches
     sink.open_up()
     producer.join()
     queue.close()
@@ -158,7 +159,8 @@ def test_conflation_touches_no_other_channel():
     assert sink.writing.wait(60)  # in the sink's hands now
     queue.write("ticker", built("ticker", [quote(1)]))
     queue.write("trades", trades(0, 1))
-    while queue.offer("ticker", built("ticker", [quote(2)])) and not queue.stats().conflated_rows:
+    more = [("ticker", built("ticker", [quote(2)]))]
+    while not queue.offer(more) and not queue.stats().conflated_rows:
         pass
     sink.open_up()
     queue.close()
@@ -192,7 +194,7 @@ def test_full_spill_waits(tmp_path):
     options = {"policy": "spill", "spill_dir": tmp_path, "max_bytes": size}
     queue = SinkQueue(sink, max_spill_bytes=3 * size, **options)
     number = 0
-    while queue.offer("trades", trades(number, number + BATCH_ROWS)):
+    while not queue.offer([("trades", trades(number, number + BATCH_ROWS))]):
         number += BATCH_ROWS
     assert queue.stats().spill_bytes <= 3 * size
     sink.open_up()
@@ -381,8 +383,8 @@ class TestGroup:
         group = SinkGroup([SinkQueue(sink, max_bytes=1)])
 
         async def feed():
-            await group.put("trades", trades(0, 10))
-            waiting = asyncio.create_task(group.put("trades", trades(10, 20)))
+            await group.put([("trades", trades(0, 10))])
+            waiting = asyncio.create_task(group.put([("trades", trades(10, 20))]))
             await asyncio.to_thread(sink.writing.wait, 10)
             assert not waiting.done()
             sink.open_up()
@@ -392,10 +394,27 @@ class TestGroup:
         group.close()
         assert sink.ids() == list(range(20))
 
+    def test_what_is_left_when_a_queue_is_full_waits_for_room(self):
+        sink = Slow()
+        size = trades(0, 10).nbytes
+        group = SinkGroup([SinkQueue(sink, max_bytes=2 * size)])
+        batches = [("trades", trades(10 * i, 10 * i + 10)) for i in range(5)]
+
+        async def feed():
+            waiting = asyncio.create_task(group.put(batches))
+            await asyncio.to_thread(sink.writing.wait, 10)
+            assert not waiting.done()
+            sink.open_up()
+            await waiting
+
+        asyncio.run(feed())
+        group.close()
+        assert sink.ids() == list(range(50))
+
     def test_failure_is_noticed_though_nothing_more_is_written(self):
         async def feed():
             group = SinkGroup([SinkQueue(Slow(permits=9)), SinkQueue(Broken())])
-            await group.put("trades", trades(0, 1))
+            await group.put([("trades", trades(0, 1))])
             await asyncio.wait_for(group.watch(), 10)
 
         with pytest.raises(SinkError, match="disk on fire"):
