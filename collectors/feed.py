@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MAX_MESSAGE = 128 << 20  # bytes; a full Coinbase book is 5 MB
 MAX_ROWS = 1_000_000
 LOT = 2048  # messages decoded together at most: a feed that is behind catches up by larger lots
-GATHER_S = 0.005  # so long they wait for each other at most: together they cost half
+GATHER_S = 0.004  # so long they wait for each other at most: together they cost half
 TICK_S = 0.25
 BATCH_S = 0.25
 OPEN_S = 15.0

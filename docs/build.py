@@ -178,7 +178,7 @@ def bars_rows(result: dict[str, Any]) -> Iterator[tuple[str, ...]]:
         yield against_rival(f"{case['bars']} bars of {case['rows']:,} trades", case, "bars")
 
 
-def collect_rows(result: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+def decoding_rows(result: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     command = "`python -m bench collect`"
     for case in result["decoding"]:
         if case["ratio"] is not None and case["messages"] > 1_000:
@@ -192,6 +192,9 @@ def collect_rows(result: dict[str, Any]) -> Iterator[tuple[str, ...]]:
                 f"{case['ratio']:.1f} ×",
                 command,
             )
+
+
+def flow_rows(result: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     for case in result["flows"]:
         offered = case["offered_per_s"]
         if offered is None or offered >= 50_000:
@@ -205,7 +208,7 @@ def collect_rows(result: dict[str, Any]) -> Iterator[tuple[str, ...]]:
                 + (f", p99 {case['taken_p99_ms']:.0f} ms" if offered else ""),
                 "",
                 "",
-                command,
+                "`python -m bench collect`",
             )
 
 
@@ -228,7 +231,8 @@ MEASURED = {
     "memory": memory_rows,
     "joins": joins_rows,
     "bars": bars_rows,
-    "collect": collect_rows,
+    "collect_decoding": decoding_rows,
+    "collect_flows": flow_rows,
 }
 
 

@@ -29,6 +29,7 @@ START, LAST_TRADES, WRITE, FLUSH, CLOSE = range(5)
 _REQUEST = struct.Struct("<BIQ")  # what to do, bytes of a name, bytes of what follows it
 _REPLY = struct.Struct("<Q")
 _Request = tuple[int, str, bytes]
+_PIPE = 1 << 20  # bytes: a request that fits wakes the other process up once
 _END_S = 5.0  # of a process that has closed its sink
 
 
@@ -41,6 +42,7 @@ class SinkProcess(Sink):
             [sys.executable, "-P", "-m", "collectors.sinks.apart"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            pipesize=_PIPE,
             env={
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
@@ -96,8 +98,7 @@ class SinkProcess(Sink):
         assert replies is not None
         encoded = name.encode()
         try:
-            requests.write(_REQUEST.pack(what, len(encoded), len(content)) + encoded)
-            requests.write(content)
+            requests.write(_REQUEST.pack(what, len(encoded), len(content)) + encoded + content)
             requests.flush()
             head = replies.read(_REPLY.size)
             error, result, self.failed_rows = pickle.loads(replies.read(*_REPLY.unpack(head)))
@@ -181,7 +182,10 @@ def main() -> None:
 
 def _receive(requests: queue.SimpleQueue[_Request]) -> None:
     """In a thread of its own, which notices the end of the other process whatever the sink does."""
-    while (request := _read(sys.stdin.buffer)) is not None:
+    # Not Python's own stdin: while it is being read, an interpreter that ends – by an error that no
+    # sink should raise – cannot close it and aborts instead of telling.
+    stream = os.fdopen(os.dup(0), "rb")
+    while (request := _read(stream)) is not None:
         requests.put(request)
         if request[0] == CLOSE:
             return

@@ -36,3 +36,10 @@ class Stuck(Failing):
 
     def flush(self):
         threading.Event().wait()
+
+
+class Faulty(Failing):
+    """Has an error of its own."""
+
+    def write(self, channel, batch):
+        raise ZeroDivisionError(f"rows of {channel} by nothing")

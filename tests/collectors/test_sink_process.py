@@ -117,6 +117,16 @@ def test_process_that_is_killed_is_an_error_that_the_queue_tells(tmp_path):
     assert (tmp_path / "rows.jsonl").read_bytes().count(b"\n") == 5
 
 
+def test_error_that_no_sink_should_raise_ends_the_process_and_is_told(capfd):
+    sink = SinkProcess("sink_of_tests:Faulty")
+    with pytest.raises(SinkError, match=r"the sink's process \d+ has ended, exit status 1;"):
+        sink.write("trades", trades(0, 5))
+    sink.close()
+    told = capfd.readouterr().err
+    assert "ZeroDivisionError: rows of trades by nothing" in told
+    assert "Fatal Python error" not in told
+
+
 @pytest.mark.parametrize("calls", ["pass", "sink.flush()"], ids=["idle", "busy"])
 def test_process_ends_with_the_one_that_made_it(calls):
     script = (
