@@ -378,26 +378,10 @@ class TestGroup:
         rows = sum(batch.num_rows for batch in every_channel().values())
         assert [queue.stats().written_rows for queue in group.queues] == [rows] * 3
 
-    def test_event_loop_goes_on_while_a_queue_is_full(self):
+    @pytest.mark.parametrize("room", [1, 2], ids=["one batch", "two batches"])
+    def test_event_loop_goes_on_while_a_queue_is_full(self, room):
         sink = Slow()
-        group = SinkGroup([SinkQueue(sink, max_bytes=1)])
-
-        async def feed():
-            await group.put([("trades", trades(0, 10))])
-            waiting = asyncio.create_task(group.put([("trades", trades(10, 20))]))
-            await asyncio.to_thread(sink.writing.wait, 10)
-            assert not waiting.done()
-            sink.open_up()
-            await waiting
-
-        asyncio.run(feed())
-        group.close()
-        assert sink.ids() == list(range(20))
-
-    def test_what_is_left_when_a_queue_is_full_waits_for_room(self):
-        sink = Slow()
-        size = trades(0, 10).nbytes
-        group = SinkGroup([SinkQueue(sink, max_bytes=2 * size)])
+        group = SinkGroup([SinkQueue(sink, max_bytes=room * trades(0, 10).nbytes)])
         batches = [("trades", trades(10 * i, 10 * i + 10)) for i in range(5)]
 
         async def feed():
