@@ -23,11 +23,12 @@ class Journal:
         self._schema = schema
         self._synced = False
 
-    def append(self, batches: list[pa.RecordBatch]) -> None:
-        """Add rows; small batches together are one, with one dictionary per column."""
-        table = pa.Table.from_batches(batches, self._schema).unify_dictionaries()
-        self._writer.write_table(table.combine_chunks())
+    def append(self, batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+        """Add rows; small batches together are one, with one dictionary per column. Returns it."""
+        table = pa.Table.from_batches(batches, self._schema).unify_dictionaries().combine_chunks()
+        self._writer.write_table(table)
         self._synced = False
+        return table.to_batches()
 
     def sync(self) -> None:
         """Force what was appended to the disk."""

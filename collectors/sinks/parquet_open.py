@@ -61,12 +61,9 @@ class OpenFile:
         """Take rows; waits only if the row group before is not encoded yet."""
         self._note_encoding()
         self.rows += batch.num_rows
-        self._unencoded.add(batch)
-        if self._unencoded.count >= self._group_rows:
-            self._await_encoding()
-            self._encoding = self._encoder.submit(self._encode, self._unencoded.take())
         self._unsafe.add(batch)
-        if self._unsafe.count >= _JOURNAL_ROWS:
+        fills_group = self._unencoded.count + self._unsafe.count >= self._group_rows
+        if fills_group or self._unsafe.count >= _JOURNAL_ROWS:
             self._append()
 
     def _encode(self, batches: list[pa.RecordBatch]) -> int:
@@ -95,9 +92,8 @@ class OpenFile:
     def finish(self) -> None:
         """Complete the Parquet file; from then on it counts and not the journal."""
         self._await_encoding()
-        self._encode(self._unencoded.take())
+        self._encode(self._unencoded.take() + self._unsafe.take())
         self._parquet.finish()
-        self._unsafe.take()
         publish(self._parquet.path, self.ready)
         self._journal.remove()
 
@@ -109,7 +105,13 @@ class OpenFile:
             self._journal.close()
 
     def _append(self) -> None:
-        self._journal.append(self._unsafe.take())
+        # Large batches made of the small ones: to let go of a row group's worth of these takes 15
+        # ms, in which no other thread gets a turn.
+        for batch in self._journal.append(self._unsafe.take()):
+            self._unencoded.add(batch)
+        if self._unencoded.count >= self._group_rows:
+            self._await_encoding()
+            self._encoding = self._encoder.submit(self._encode, self._unencoded.take())
 
 
 class _Rows:
