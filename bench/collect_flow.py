@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from collectors.sinks.parquet_live import LiveParquetSink
 from .harness import significant
 
 LOOK_S = 0.0005
+SNAPSHOTS_PER_S = 1000.0
 Batches = Sequence[tuple[str, pa.RecordBatch]]
 
 
@@ -167,6 +169,9 @@ def measure(make: Callable[[], Sink], frames: int, per_s: float) -> dict[str, An
 
 async def _collect(url: str, sink: Any, frames: int, per_s: float) -> dict[str, Any]:
     collector = Collector("binance", endpoint=url, rest_endpoint=url.replace("ws:", "http:"))
+    # At the pace that Binance allows 14 books take 35 s, for which the differences of hours of its
+    # market would wait here.
+    collector.venue = replace(collector.venue, snapshots_per_s=SNAPSHOTS_PER_S)
     queue = TimedQueue(sink)
     ready.load()  # which a thread does, once in the life of a busy process
     gc.collect()
@@ -184,6 +189,8 @@ async def _collect(url: str, sink: Any, frames: int, per_s: float) -> dict[str, 
     collector.stop()
     await running
     stats, feed = queue.stats(), collector.progress().feed
+    if feed.snapshots != len(collector.symbols) or feed.refusals:
+        raise AssertionError(f"books are not what they are at an exchange: {feed}")
     if feed.gaps or feed.errors or stats.written_rows != sum(collector.progress().rows.values()):
         raise AssertionError(f"rows were lost on the way: {feed}, {stats}")
     taken_ns, more_cpu_s = sink.noted()

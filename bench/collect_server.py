@@ -2,7 +2,8 @@
 
 ``python -m bench.collect_server --frames N --per-s R`` prints its address and waits. To whoever
 connects and subscribes it sends N messages of 14 symbols, R a second (0: as fast as they are read).
-Trades carry the time of sending, in µs.
+Trades carry the time of sending, in µs. Whoever asks for a symbol's depth gets its book as it was
+before the first message, from which the differences continue.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import re
 import socketserver
 import time
 from collections.abc import Iterator
+from itertools import islice
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +22,15 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from collectors.simulator import generate_frames
+from collectors.market import Market
+from collectors.simulator import START_NS, BinanceFrames
+from collectors.venues import majors
 
 SLICE_S = 0.001
 _MOST = 256  # frames sent at once
 _TRADE_TIME = re.compile(rb'"T":(\d{13}),')
 _LATER = b"0" * 16  # a time in µs has sixteen digits
+_OK = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s"
 _TIME = np.dtype((np.void, len(_LATER)))
 
 
@@ -32,15 +38,16 @@ class Wire:
     """Frames of the protocol, end to end, into which the time of sending is written."""
 
     def __init__(self, frames: int) -> None:
+        pairs = majors("binance")
+        stream = BinanceFrames(Market(pairs, 1, START_NS), pairs, 1, START_NS)
+        self.depths = {pair.replace("/", ""): stream.depth(pair) for pair in pairs}
+        """By the symbol's name, before the first frame."""
         sent, holes = [], []
-        for _, frame in generate_frames(seconds=1e9, frames=frames + 1):
-            if b'"result"' not in frame:
-                stamped = (
-                    _TRADE_TIME.sub(b'"T":%s,' % _LATER, frame) if b"@trade" in frame else frame
-                )
-                data = Frame(Opcode.TEXT, stamped).serialize(mask=False)
-                holes.append(data.find(_LATER) if stamped is not frame else -1)
-                sent.append(data)
+        for frame in islice(_told(stream), frames):
+            stamped = _TRADE_TIME.sub(b'"T":%s,' % _LATER, frame) if b"@trade" in frame else frame
+            data = Frame(Opcode.TEXT, stamped).serialize(mask=False)
+            holes.append(data.find(_LATER) if stamped is not frame else -1)
+            sent.append(data)
         self._bytes = bytearray().join(sent)
         self._times = np.ndarray(len(self._bytes) - len(_LATER), _TIME, self._bytes, strides=(1,))
         """What stands at each place."""
@@ -57,6 +64,14 @@ class Wire:
         holes = self._holes[self._holes_before[begin] : self._holes_before[end]]
         self._times[holes] = np.void(b"%d" % (time.time_ns() // 1000))
         return bytes(memoryview(self._bytes)[self._begins[begin] : self._begins[end]])
+
+
+def _told(stream: BinanceFrames) -> Iterator[bytes]:
+    """What a socket tells of it, beginning with the first message: neither the answer to a
+    subscription nor a book, which are in a recording, too."""
+    for _, frame in stream:
+        if b'"result"' not in frame and b'"lastUpdateId"' not in frame:
+            yield frame
 
 
 class Talk(socketserver.StreamRequestHandler):
@@ -92,7 +107,7 @@ class Talk(socketserver.StreamRequestHandler):
                     time.sleep(max(ahead_s, SLICE_S))
 
     def _shake_hands(self) -> bool:
-        """Whether it is a web socket; any other request is answered with an error."""
+        """Whether it is a web socket; any other request is answered here."""
         protocol, asked = ServerProtocol(), b""
         while not asked.endswith(b"\r\n\r\n"):
             more = self.request.recv(1 << 16)
@@ -102,10 +117,21 @@ class Talk(socketserver.StreamRequestHandler):
         protocol.receive_data(asked)
         (request,) = protocol.events_received()
         assert isinstance(request, Request)
+        depth = self._depth(request.path)
+        if depth is not None:
+            self.request.sendall(_OK % (len(depth), depth))
+            return False
         response = protocol.accept(request)
         protocol.send_response(response)
         self.request.sendall(b"".join(protocol.data_to_send()))
         return response.status_code == 101
+
+    def _depth(self, path: str) -> bytes | None:
+        """The book that a request asks for, if it is one for a book."""
+        asked = urlsplit(path)
+        if not asked.path.endswith("/depth"):
+            return None
+        return self.server.wire.depths[parse_qs(asked.query)["symbol"][0]]
 
 
 class Server(socketserver.ThreadingTCPServer):

@@ -139,14 +139,18 @@ class BinanceFrames:
             self._published[pair] = book.update_id
             yield self._stamp(due_ns), _wrap(name, "depth@100ms", data)
 
-    def _snapshot(self, pair: str) -> bytes:
+    def depth(self, pair: str) -> bytes:
+        """The pair's order book now, as a REST request for its depth is answered."""
         book = self._market.book(pair)
         data = {
             "lastUpdateId": book.update_id,
             "bids": [[_decimal(p), _decimal(q)] for p, q in book.bids.levels()],
             "asks": [[_decimal(p), _decimal(q)] for p, q in book.asks.levels()],
         }
-        return self._adapter.wrap_snapshot(pair, msgspec.json.encode(data))
+        return msgspec.json.encode(data)
+
+    def _snapshot(self, pair: str) -> bytes:
+        return self._adapter.wrap_snapshot(pair, self.depth(pair))
 
 
 def _wrap(name: str, kind: str, data: dict[str, Any]) -> bytes:
