@@ -147,15 +147,20 @@ class KafkaSink(Sink):
 
         partitions, replication = self._layout
         wanted = NewTopic(topic, num_partitions=partitions, replication_factor=replication)
-        admin = AdminClient(self._common)
-        try:
-            admin.create_topics([wanted], request_timeout=self._delivery_s)[topic].result()
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise SinkError(
-                    f"Kafka at {self.bootstrap}: cannot create topic {topic}: {_told(error)}; "
-                    f"create it by hand, or allow it"
-                ) from error
+        # Notices and worse: it would tell of every topic that its answer came before its end.
+        admin = AdminClient({"log_level": 5, **self._common})
+        # Not result(): what that raises holds this frame by its traceback, and the client's own
+        # thread may be the last to hold that. A client destroyed by its thread ends the process.
+        error = admin.create_topics([wanted], request_timeout=self._delivery_s)[topic].exception()
+        if error is None:
+            return
+        if not isinstance(error, KafkaException):
+            raise error
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise SinkError(
+                f"Kafka at {self.bootstrap}: cannot create topic {topic}: {_told(error)}; "
+                f"create it by hand, or allow it"
+            ) from error
 
     def _produce(self, topic: str, encode: Encoder, rows: pa.RecordBatch) -> None:
         symbols = rows.column("symbol")

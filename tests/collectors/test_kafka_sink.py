@@ -2,6 +2,8 @@
 
 import json
 import struct
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -256,6 +258,53 @@ def test_message_that_the_broker_refuses_is_an_error(kafka, exchange):
     long = built("trades", [trade(1, symbol="X" * 2000 + "/USD")])
     with pytest.raises(SinkError, match=r"could not be delivered: .*[Ss]ize"):
         produce(sink, [("trades", long)], exchange)
+
+
+SLOW_ADMIN = """
+import sys, threading
+from concurrent.futures import Future
+
+from confluent_kafka.admin import AdminClient
+
+from collectors.sinks.kafka import KafkaSink
+
+told, done = threading.Event(), threading.Event()
+
+
+class SlowFuture(Future):
+    \"\"\"The client's thread holds it for longer than whoever asks.\"\"\"
+
+    def set_exception(self, exception):
+        super().set_exception(exception)
+        told.set()
+        done.wait(0.5)
+
+
+def slow():
+    future = SlowFuture()
+    assert future.set_running_or_notify_cancel()
+    return future
+
+
+AdminClient._create_future = staticmethod(slow)
+sink = KafkaSink(sys.argv[1])
+sink._create(sys.argv[2])
+done.set()
+sink.close()
+print("told" if told.is_set() else "not told")
+"""
+
+
+def test_topic_that_exists_is_no_matter_though_its_client_is_slow_to_let_go(kafka, exchange):
+    topic = f"{exchange}-trades"
+    produce(make_sink("kafka", kafka), [("trades", trades(0, 1))], exchange)
+    ended = subprocess.run(
+        [sys.executable, "-c", SLOW_ADMIN, kafka, topic],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "told\n", "")
 
 
 def test_address_where_nobody_listens_is_named(monkeypatch):
