@@ -5,18 +5,23 @@ the disk, or acknowledged by the broker. Latency is that of trades: from the tim
 exchange's process sends one to the time at which its row is in the sink's queue, and to that at
 which the sink has taken it (Parquet) or the broker has acknowledged it (Kafka). Processor time is
 the collector's and, for Kafka, that of the sink's process; not the exchange's or the broker's.
+
+A virtual machine's host takes processors for others, and wakes them late while it does: a p99 of 15
+s says nothing but that once it is without 150 ms of them. A flow of which it took more than
+`QUIET_SHARE` is told, but it is repeated, and counts only where too few others are left.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,8 +41,10 @@ from collectors.sinks.parquet_live import LiveParquetSink
 
 from .harness import significant
 
-LOOK_S = 0.0005
+LOOK_S = 0.001
 SNAPSHOTS_PER_S = 1000.0
+QUIET_SHARE = 0.002
+_TRIES = 3  # times the flows that are asked for
 Batches = Sequence[tuple[str, pa.RecordBatch]]
 
 
@@ -71,7 +78,7 @@ class TimedParquet(LiveParquetSink):
 
 
 class TimedKafka(KafkaSink):
-    """Notes when messages of trades have been acknowledged: looked up every half millisecond."""
+    """Notes when messages of trades have been acknowledged: looked up every millisecond."""
 
     def __init__(self, bootstrap: str, told: Path) -> None:
         """`told`: where latencies and the process' time are written to, when it is closed."""
@@ -147,22 +154,41 @@ def _sent_ns(batch: pa.RecordBatch) -> np.ndarray:
 def measure_median(
     make: Callable[[], Sink], frames: int, per_s: float, repeats: int
 ) -> dict[str, Any]:
-    """Of several flows the one with the median p99, and what that was in each."""
-    cases = [measure(make, frames, per_s) for _ in range(repeats)]
-    p99s = [case["taken_p99_ms"] for case in cases]
-    median = sorted(cases, key=lambda case: float(case["taken_p99_ms"]))[len(cases) // 2]
-    return {**median, "taken_p99_ms_of_each": p99s}
+    """Of several quiet flows the one with the median p99; of all that were tried what that was in
+    each, and what the host took."""
+    cases: list[dict[str, Any]] = []
+    with _exchange(frames, per_s) as url:
+        while len(quiet := [*filter(_is_quiet, cases)]) < repeats and len(cases) < _TRIES * repeats:
+            cases.append(asyncio.run(_collect(url, make(), frames, per_s)))
+    counted = quiet if len(quiet) == repeats else cases
+    median = sorted(counted, key=lambda case: float(case["taken_p99_ms"]))[len(counted) // 2]
+    return {
+        **median,
+        "flows_counted": len(counted),
+        "taken_p99_ms_of_each": [case["taken_p99_ms"] for case in cases],
+        "stolen_share_of_each": [case["stolen_share"] for case in cases],
+    }
 
 
 def measure(make: Callable[[], Sink], frames: int, per_s: float) -> dict[str, Any]:
     """Messages per second, share of a core, latency."""
+    with _exchange(frames, per_s) as url:
+        return asyncio.run(_collect(url, make(), frames, per_s))
+
+
+def _is_quiet(case: dict[str, Any]) -> bool:
+    return float(case["stolen_share"]) <= QUIET_SHARE
+
+
+@contextlib.contextmanager
+def _exchange(frames: int, per_s: float) -> Iterator[str]:
+    """In another process; whoever connects gets the same."""
     command = [sys.executable, "-m", "bench.collect_server"]
     command += ["--frames", str(frames), "--per-s", str(per_s)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
-            url = f"ws://127.0.0.1:{int(server.stdout.readline())}"
-            return asyncio.run(_collect(url, make(), frames, per_s))
+            yield f"ws://127.0.0.1:{int(server.stdout.readline())}"
         finally:
             server.terminate()
 
