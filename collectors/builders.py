@@ -11,11 +11,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from collectors.adapter import BookUpdate, Funding, Gap, Recovery
-from collectors.batch_builder import BatchBuilder, RowBuilder
+from collectors.batch_builder import BatchBuilder, RowBuilder, column
+from collectors.levels import Levels
 from collectors.schema import TIME
 from collectors.tick_builders import TickerBuilder, TradesBuilder
 
 _OF_SIDES = np.array([1, -1], np.int8)
+_NO_LEVELS = np.empty((0, 2))
+_NONE = -(2**63)  # stands for a number that is missing
 
 
 class BookBuilder(BatchBuilder):
@@ -27,58 +30,67 @@ class BookBuilder(BatchBuilder):
         super().__init__(exchange)
         self.handlers = {BookUpdate: self._update}
         self._rows = 0
-        self._updates: list[BookUpdate] = []
+        self._told: list[int] = []
+        """Of every update what its rows have, see `_update`, end to end."""
+        self._levels: list[Levels] = []
+        """Its bids and its asks."""
 
     def __len__(self) -> int:
         return self._rows
 
     def _update(self, u: BookUpdate) -> None:
-        if u.bids or u.asks:
-            self._rows += len(u.bids) + len(u.asks)
-            self._updates.append(u)
+        bids, asks = len(u.bids), len(u.asks)
+        if bids or asks:
+            ts, seq, first_seq = u.ts, u.seq, u.first_seq
+            self._told += (
+                _NONE if ts is None else ts, u.recv_ts,
+                _NONE if seq is None else seq, _NONE if first_seq is None else first_seq,
+                self._code(u.symbol), u.is_snapshot, bids, asks,
+            )  # fmt: skip
+            self._levels += (u.bids, u.asks)
+            self._rows += bids + asks
 
     def _drain(self) -> dict[str, Any]:
-        updates, self._updates, self._rows = self._updates, [], 0
-        counts = np.array([(len(u.bids), len(u.asks)) for u in updates], np.int64).reshape(-1, 2)
+        told = np.array(self._told, np.int64).reshape(-1, 8)
+        prices, sizes = _price_and_size(self._levels)
+        self._told, self._levels, self._rows = [], [], 0
+        counts = told[:, 6:]
         rows = counts.sum(1)
-        levels = _all_levels(updates)
-
-        def of_each(values: Sequence[int | None], kind: pa.DataType) -> pa.Array:
-            """Of every row what its update has."""
-            missing = [value is None for value in values]
-            known = [value or 0 for value in values] if any(missing) else values
-            mask = np.repeat(missing, rows) if any(missing) else None
-            return pa.array(np.repeat(np.array(known, np.int64), rows), kind, mask=mask)
-
+        ts, recv_ts, seq, first_seq = np.repeat(told[:, :4].T, rows, axis=1)
+        codes = np.repeat(told[:, 4].astype(np.int32), rows)
+        sides = np.repeat(np.tile(_OF_SIDES, len(told)), counts.ravel())
         return {
-            "ts": of_each([u.ts for u in updates], TIME),
-            "recv_ts": of_each([u.recv_ts for u in updates], TIME),
-            "symbol": of_each([self._code(u.symbol) for u in updates], pa.int32()),
-            "seq": of_each([u.seq for u in updates], pa.int64()),
-            "first_seq": of_each([u.first_seq for u in updates], pa.int64()),
-            "side": pa.array(np.repeat(np.tile(_OF_SIDES, len(updates)), counts.ravel())),
-            "price": pa.array(levels[:, 0]),
-            "size": pa.array(levels[:, 1]),
-            "is_snapshot": pa.array(
-                np.repeat(np.array([u.is_snapshot for u in updates], np.bool_), rows)
-            ),
+            "ts": column(ts, TIME, ts == _NONE),
+            "recv_ts": column(recv_ts, TIME),
+            "symbol": column(codes, pa.int32()),
+            "seq": column(seq, pa.int64(), seq == _NONE),
+            "first_seq": column(first_seq, pa.int64(), first_seq == _NONE),
+            "side": column(sides, pa.int8()),
+            "price": column(prices, pa.float64()),
+            "size": column(sizes, pa.float64()),
+            "is_snapshot": pa.array(np.repeat(told[:, 5].astype(np.bool_), rows)),
         }
 
 
-def _all_levels(updates: Sequence[BookUpdate]) -> NDArray[np.float64]:
-    """Those of the updates, bids first, one below the other."""
+def _price_and_size(sides: Sequence[Levels]) -> NDArray[np.float64]:
+    """Of all levels, one side behind the other."""
     parts: list[NDArray[np.float64]] = []
-    listed: list[float] = []  # of the updates since the last part; many become an array at once
-    for u in updates:
-        for levels in (u.bids, u.asks):
-            if isinstance(levels, list):
-                listed.extend(chain.from_iterable(levels))
-            elif levels:
-                if listed:
-                    parts.append(np.array(listed).reshape(-1, 2))
-                    listed = []
-                parts.append(levels.rows)
-    return np.concatenate((*parts, np.array(listed).reshape(-1, 2)))
+    listed: list[float] = []  # of the sides since the last part; many become an array at once
+    block, begin, end = _NO_LEVELS, 0, 0  # of the last part, which goes on while they lie together
+    for levels in sides:
+        if isinstance(levels, list):
+            listed.extend(chain.from_iterable(levels))
+            continue
+        if levels.block is block and levels.begin == end and not listed:
+            end = levels.end
+            continue
+        parts.append(block[begin:end])
+        if listed:
+            parts.append(np.array(listed).reshape(-1, 2))
+            listed = []
+        block, begin, end = levels.block, levels.begin, levels.end
+    parts += (block[begin:end], np.array(listed).reshape(-1, 2))
+    return np.concatenate(parts).T.copy()
 
 
 class FundingBuilder(RowBuilder):

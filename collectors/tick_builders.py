@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from collectors.adapter import Quote, Trade
-from collectors.batch_builder import RowBuilder
+from collectors.batch_builder import RowBuilder, column
 from collectors.lot import NO_TIME, QUOTE, RECV_TS, SEQ, SIDE, SYMBOL, TRADE, TS, Lot
 from collectors.schema import TIME
 
@@ -64,21 +64,20 @@ class _TickBuilder(RowBuilder):
             rows, self._used = self._used, 0
             # Copies: a batch that waits in a queue holds no more memory than its rows take.
             ints, floats = self._ints[:, :rows].copy(), self._floats[:, :rows].copy()
-            sides, no_time = ints[SIDE], ints[TS] == NO_TIME
             part = {
-                "ts": pa.array(ints[TS], TIME, mask=no_time if no_time.any() else None),
-                "recv_ts": pa.array(ints[RECV_TS], TIME),
-                "symbol": pa.array(ints[SYMBOL].astype(np.int32)),
-                "seq": pa.array(ints[SEQ]),
-                "trade_id": pa.array(ints[SEQ]),
-                "side": pa.array(sides.astype(np.int8), mask=sides == 0),
+                "ts": column(ints[TS], TIME, ints[TS] == NO_TIME),
+                "recv_ts": column(ints[RECV_TS], TIME),
+                "symbol": column(ints[SYMBOL].astype(np.int32), pa.int32()),
+                "seq": column(ints[SEQ], pa.int64()),
+                "trade_id": column(ints[SEQ], pa.int64()),
+                "side": column(ints[SIDE].astype(np.int8), pa.int8(), ints[SIDE] == 0),
             }
-            for name, column in zip(self.floats, floats, strict=True):
-                part[name] = pa.array(column, from_pandas=True)
+            for name, values, missing in zip(self.floats, floats, np.isnan(floats), strict=True):
+                part[name] = column(values, pa.float64(), missing)
             self._parts.append({name: part[name] for name in self.columns})
             self._part_rows += rows
         if self._values:
-            kinds = {field.name: field.type for field in self.schema} | {"symbol": pa.int32()}
+            kinds = self._types | {"symbol": pa.int32()}
             rows = super().__len__()
             columns = super()._drain()
             self._parts.append({name: pa.array(columns[name], kinds[name]) for name in columns})

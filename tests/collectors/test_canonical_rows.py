@@ -141,7 +141,7 @@ def test_levels_in_arrays_make_the_same_rows():
 def test_updates_without_levels_do_not_pile_up():
     builder = BUILDERS["book"]("binance")
     builder.handlers[BookUpdate](BookUpdate(13, None, ETH, 10, 9, False, [], []))
-    assert (len(builder), builder._updates) == (0, [])
+    assert (len(builder), builder._told, builder._levels) == (0, [], [])
 
 
 def test_volume_of_the_day_is_carried_like_the_quote_it_came_with():
