@@ -17,19 +17,14 @@ Level = tuple[float, float]  # price, size; size 0 removes the level
 class LevelRows(msgspec.Struct, frozen=True, gc=False, eq=False):
     """Rows `begin` to `end` of `block`: read and compared as the list of levels that they are.
 
-    Whoever reads thousands of levels takes `rows`; whoever keeps few of them takes `list` of it,
-    for this keeps the whole block in memory.
+    Whoever reads thousands of levels takes them out of `block`; whoever keeps few of them takes
+    `list` of it, for this keeps the whole block in memory.
     """
 
     block: NDArray[np.float64]
     """A price and a size in every row."""
     begin: int
     end: int
-
-    @property
-    def rows(self) -> NDArray[np.float64]:
-        """A view of them."""
-        return self.block[self.begin : self.end]
 
     def __len__(self) -> int:
         return self.end - self.begin
@@ -51,7 +46,7 @@ class LevelRows(msgspec.Struct, frozen=True, gc=False, eq=False):
         return repr(self._listed())
 
     def _listed(self) -> list[Level]:
-        prices, sizes = self.rows.T.tolist()
+        prices, sizes = self.block[self.begin : self.end].T.tolist()
         return list(zip(prices, sizes, strict=True))
 
 
