@@ -44,7 +44,6 @@ from .harness import significant
 LOOK_S = 0.001
 SNAPSHOTS_PER_S = 1000.0
 QUIET_SHARE = 0.002
-_TRIES = 3  # times the flows that are asked for
 Batches = Sequence[tuple[str, pa.RecordBatch]]
 
 
@@ -152,13 +151,13 @@ def _sent_ns(batch: pa.RecordBatch) -> np.ndarray:
 
 
 def measure_median(
-    make: Callable[[], Sink], frames: int, per_s: float, repeats: int
+    make: Callable[[], Sink], frames: int, per_s: float, repeats: int, tries: int
 ) -> dict[str, Any]:
-    """Of several quiet flows the one with the median p99; of all that were tried what that was in
+    """Of so many quiet flows the one with the median p99; of all that were tried what that was in
     each, and what the host took."""
     cases: list[dict[str, Any]] = []
     with _exchange(frames, per_s) as url:
-        while len(quiet := [*filter(_is_quiet, cases)]) < repeats and len(cases) < _TRIES * repeats:
+        while len(quiet := [*filter(_is_quiet, cases)]) < repeats and len(cases) < tries:
             cases.append(asyncio.run(_collect(url, make(), frames, per_s)))
     counted = quiet if len(quiet) == repeats else cases
     median = sorted(counted, key=lambda case: float(case["taken_p99_ms"]))[len(counted) // 2]

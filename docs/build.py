@@ -208,7 +208,7 @@ def flow_rows(result: dict[str, Any]) -> Iterator[tuple[str, ...]]:
                 + (f", p99 {case['taken_p99_ms']:.0f} ms" if offered else ""),
                 "",
                 "",
-                "`python -m bench collect`",
+                f"`python -m bench collect --part {case['sink']}`",
             )
 
 
@@ -232,7 +232,8 @@ MEASURED = {
     "joins": joins_rows,
     "bars": bars_rows,
     "collect_decoding": decoding_rows,
-    "collect_flows": flow_rows,
+    "collect_parquet": flow_rows,
+    "collect_kafka": flow_rows,
 }
 
 
