@@ -253,11 +253,13 @@ class SinkQueue(Sink):
                 return
 
     def _write(self, items: list[_Item]) -> None:
-        """What waits of a channel as one batch."""
+        """What waits of a channel as one batch; few rows first: they take no time from the others,
+        behind which they would wait for long."""
         batches: dict[str, list[pa.RecordBatch]] = {}
         for item in items:
             batches.setdefault(item.channel, []).append(item.batch)
-        self.sink.write_all([(channel, merge(own)) for channel, own in batches.items()])
+        merged = [(channel, merge(own)) for channel, own in batches.items()]
+        self.sink.write_all(sorted(merged, key=lambda each: each[1].num_rows))
 
     def _next(self, due_s: float) -> tuple[list[_Item], list[_FlushRequest], bool]:
         """What to do next: write batches, answer requests to flush, or end."""

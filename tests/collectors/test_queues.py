@@ -338,14 +338,14 @@ class Together(Greedy):
         super().write_all(batches)
 
 
-def test_batches_of_all_channels_that_wait_are_one_call():
+def test_batches_of_all_channels_that_wait_are_one_call_fewest_rows_first():
     sink = Together()
     queue = SinkQueue(sink)
     pile_up(queue, sink, 140)
     queue.close()
     assert sink.calls == [
         [("trades", 10)],
-        [("trades", 100), ("ticker", 13)],
+        [("ticker", 13), ("trades", 100)],
         [("trades", 30)],
     ]
 
