@@ -7,8 +7,11 @@ Every other one – exchanges send none, sums may be such – is left to msgspec
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import intrinsic
 
 WHOLE, REAL, TRUTH, NAME = range(4)
 """Kinds of columns."""
@@ -26,7 +29,49 @@ _CONSTANTS = np.frombuffer(b"null    true    false   " + bytes(PADDING), np.uint
 _NULL, _TRUE, _FALSE = _U(0), _U(8), _U(16)
 _ONE, _TWO, _FOUR, _FIVE, _EIGHT, _TEN, _HUNDRED = map(_U, (1, 2, 4, 5, 8, 10, 100))
 
+_OFFSET, _BUFFERS, _CHILDREN = 16, 40, 48
+"""Where Arrow's C data interface has what in an array, in bytes; all are words."""
+
 _jit = njit(cache=True, nogil=True, error_model="numpy")
+
+
+def _load(kind: Any) -> Any:
+    """A function that reads a number at an address."""
+
+    def load(typing: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            pointer = context.get_value_type(kind).as_pointer()
+            return builder.load(builder.inttoptr(values[0], pointer), align=1)
+
+        return kind(types.int64), generate
+
+    return intrinsic(load)
+
+
+_byte_at, _real_at = _load(types.uint8), _load(types.float64)
+_int8_at, _int16_at, _int32_at, _int64_at = map(
+    _load, (types.int8, types.int16, types.int32, types.int64)
+)
+
+
+@_jit
+def _word(values, index, width):  # type: ignore[no-untyped-def]
+    """A number of so many bytes; of none, a bit."""
+    at = values + index * width
+    if width == 8:
+        return _int64_at(at)
+    if width == 4:
+        return np.int64(_int32_at(at))
+    if width == 2:
+        return np.int64(_int16_at(at))
+    if width == 1:
+        return np.int64(_int8_at(at))
+    return _bit(values, index)
+
+
+@_jit
+def _bit(bits, index):  # type: ignore[no-untyped-def]
+    return np.int64(_byte_at(bits + (index >> 3)) >> (index & 7)) & 1
 
 
 @_jit
@@ -62,6 +107,8 @@ def _digits(number, count, out, at):  # type: ignore[no-untyped-def]
 @_jit
 def _whole(number, out, at):  # type: ignore[no-untyped-def]
     count = _ONE
+    if number >= _WHOLE_POWERS[16]:  # as times are
+        count = _U(17)
     while count < _U(20) and number >= _WHOLE_POWERS[count]:
         count += _ONE
     return _digits(number, count, out, at)
@@ -106,15 +153,23 @@ def _real(size, out, at, places):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def write_rows(texts, spans, kinds, words, is_null, out, ends):  # type: ignore[no-untyped-def]
+def write_rows(texts, spans, kinds, widths, firsts, batch, out, ends):  # type: ignore[no-untyped-def]
     """Write rows to `out`, one behind the other, and where each of them ends to `ends`.
 
     Text i is `texts[spans[i]:spans[i + 1]]`: first what stands before the value of each column,
-    then what ends a row, then names. `words` has the values of each row, bits of doubles, numbers
-    of texts. Of a row that is left to others nothing is written. Returns how many are.
+    then what ends a row, then names, those of column i from text `firsts[i]` on. `batch` is the
+    address of the rows, a struct array of Arrow's C data interface; a number of column i has
+    `widths[i]` bytes. Of a row that is left to others nothing is written. Returns how many are.
     """
-    rows, columns = words.shape
-    reals = words.view(np.float64)
+    rows, columns = len(ends), len(kinds)
+    values = np.empty(columns, np.int64)
+    valid = np.empty(columns, np.int64)
+    begins = np.empty(columns, np.int64)
+    for i in range(columns):
+        column = _int64_at(_int64_at(batch + _CHILDREN) + 8 * i)
+        buffers = _int64_at(column + _BUFFERS)
+        valid[i], values[i] = _int64_at(buffers), _int64_at(buffers + 8)
+        begins[i] = _int64_at(column + _OFFSET) + _int64_at(batch + _OFFSET)
     places = np.zeros(columns, np.int64)
     at, others = _U(0), 0
     for row in range(rows):
@@ -122,17 +177,19 @@ def write_rows(texts, spans, kinds, words, is_null, out, ends):  # type: ignore[
         is_left_out = False
         for i in range(columns):
             at = _copy(texts, spans[i], spans[i + 1], out, at)
-            word = words[row, i]
-            if is_null[row, i]:
+            index = begins[i] + row
+            if valid[i] != 0 and _bit(valid[i], index) == 0:
                 at = _copy(_CONSTANTS, _NULL, _NULL + _FOUR, out, at)
-            elif kinds[i] == WHOLE:
+                continue
+            word = _word(values[i], index, widths[i])
+            if kinds[i] == WHOLE:
                 if word < 0:
                     out[at] = _MINUS
                     at = _whole(_U(0) - _U(word), out, at + _ONE)
                 else:
                     at = _whole(_U(word), out, at)
             elif kinds[i] == REAL:
-                real = reals[row, i]
+                real = _real_at(values[i] + 8 * index)
                 size = abs(real)
                 if not (_LEAST <= size < _BEYOND or word == 0):
                     is_left_out = True
@@ -146,7 +203,8 @@ def write_rows(texts, spans, kinds, words, is_null, out, ends):  # type: ignore[
                     break
                 places[i] = found
             elif kinds[i] == NAME:
-                at = _copy(texts, spans[word], spans[word + 1], out, at)
+                name = firsts[i] + word
+                at = _copy(texts, spans[name], spans[name + 1], out, at)
             elif word:
                 at = _copy(_CONSTANTS, _TRUE, _TRUE + _FOUR, out, at)
             else:

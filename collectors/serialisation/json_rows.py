@@ -1,7 +1,8 @@
-"""Many rows as JSON at once: columns become numbers, texts are joined in compiled code."""
+"""Many rows as JSON at once: compiled code reads them where Arrow has them and joins texts."""
 
 from __future__ import annotations
 
+import ctypes
 from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -35,23 +36,17 @@ class JsonRows:
 
     def __init__(self, batch: pa.RecordBatch, start: bytes, end: bytes) -> None:
         """Every row begins with `start` and ends with `end`."""
-        rows, columns = batch.num_rows, batch.columns
         layout = _layout(batch.schema, start, end)
-        texts = layout.texts([columns[i].dictionary for i in layout.names])
-        words = np.empty((rows, len(columns)), np.int64)
-        is_null = np.zeros((rows, len(columns)), np.bool_)
-        for i, (column, word) in enumerate(zip(columns, layout.words, strict=True)):
-            if column.null_count:
-                is_null[:, i] = _is_null(column)
-            plain = column.cast(pa.int8()) if layout.kinds[i] == TRUTH else column
-            words[:, i] = _words(plain, word)
-        for i, first in zip(layout.names, texts.firsts, strict=True):
-            words[:, i] += first
+        texts = layout.texts([batch.column(i).dictionary for i in layout.names])
+        rows = batch.num_rows
         self._ends = np.empty(rows, np.int64)
         out = np.empty(rows * texts.room + PADDING, np.uint8)
+        _, array = batch.__arrow_c_array__()  # holds what lies at the address
+        address = _address(array, b"arrow_array")
         self.left_out = write_rows(
-            texts.joined, texts.spans, layout.kinds, words, is_null, out, self._ends
-        )
+            texts.joined, texts.spans, layout.kinds, layout.widths, texts.firsts, address,
+            out, self._ends,
+        )  # fmt: skip
         """How many rows were."""
         self.text = out[: self._ends[-1] if rows else 0].tobytes()
         """All rows."""
@@ -65,8 +60,8 @@ class _Texts(NamedTuple):
     """What rows are put together from: what stands around values, then names."""
 
     dictionaries: Sequence[pa.Array]
-    firsts: list[int]
-    """Where the names of each dictionary begin."""
+    firsts: NDArray[np.int64]
+    """Where the names of each column begin."""
     joined: NDArray[np.uint8]
     spans: NDArray[np.uint64]
     room: int
@@ -82,24 +77,24 @@ class _Layout:
         self._around = [start + keys[0], *(b"," + key for key in keys[1:]), end]
         self._room = sum(map(len, self._around))
         self.kinds = np.empty(len(keys), np.int64)
-        self.words: list[np.dtype[np.signedinteger]] = []
-        """The type of each column's words; of booleans, which have none, of what they become."""
+        self.widths = np.empty(len(keys), np.int64)
+        """Bytes of a number of each column; of booleans, which are bits, none."""
         self.names: list[int] = []
         """Which columns are names."""
         for i, (name, kind) in enumerate(zip(schema.names, schema.types, strict=True)):
-            width = 8  # of what booleans become
+            bits = 0
             if pa.types.is_dictionary(kind):
                 self.names.append(i)
-                self.kinds[i], width = NAME, kind.index_type.bit_width
+                self.kinds[i], bits = NAME, kind.index_type.bit_width
             elif pa.types.is_boolean(kind):
                 self.kinds[i] = TRUTH
                 self._room += len("false")
             elif (is_real := pa.types.is_float64(kind)) or _is_whole(kind):
-                self.kinds[i], width = REAL if is_real else WHOLE, kind.bit_width
+                self.kinds[i], bits = REAL if is_real else WHOLE, kind.bit_width
                 self._room += LONGEST_NUMBER
             else:
                 raise TypeError(f"column {name!r}: {kind} is no type of canonical rows; cast it")
-            self.words.append(np.dtype(f"i{width // 8}"))
+            self.widths[i] = bits // 8
         self._last = self._join([pa.array([], pa.string())] * len(self.names))
 
     def texts(self, dictionaries: Sequence[pa.Array]) -> _Texts:
@@ -111,10 +106,10 @@ class _Layout:
         return last
 
     def _join(self, dictionaries: Sequence[pa.Array]) -> _Texts:
-        texts, room, firsts = list(self._around), self._room, []
-        for dictionary in dictionaries:
+        texts, room, firsts = list(self._around), self._room, np.zeros_like(self.kinds)
+        for i, dictionary in zip(self.names, dictionaries, strict=True):
             names = [msgspec.json.encode(name) for name in dictionary.to_pylist()]
-            firsts.append(len(texts))
+            firsts[i] = len(texts)
             texts += names
             room += max(map(len, names), default=0)
         joined = np.frombuffer(b"".join((*texts, bytes(PADDING))), np.uint8)
@@ -139,14 +134,5 @@ def _is_whole(kind: pa.DataType) -> bool:
     return pa.types.is_signed_integer(kind) or pa.types.is_timestamp(kind)
 
 
-def _words(column: pa.Array, word: np.dtype[np.signedinteger]) -> NDArray[np.signedinteger]:
-    """Its values, of doubles the bits, of names which; anything where null."""
-    end = len(column) + column.offset
-    return np.frombuffer(column.buffers()[1], word, end)[column.offset :]
-
-
-def _is_null(column: pa.Array) -> NDArray[np.bool_]:
-    """As Arrow's function, which takes much longer for few rows."""
-    valid = np.frombuffer(column.buffers()[0], np.uint8)
-    end = column.offset + len(column)
-    return np.unpackbits(valid, count=end, bitorder="little")[column.offset :] == 0
+_address = ctypes.pythonapi.PyCapsule_GetPointer
+_address.restype, _address.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)

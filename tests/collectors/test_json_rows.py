@@ -20,6 +20,7 @@ from collectors.serialisation.json_rows import _LAYOUTS, JsonRows
 DECIMAL = st.builds(lambda digits, places: digits / 10**places, st.integers(), st.integers(0, 25))
 FLOAT = st.none() | st.floats() | DECIMAL.filter(lambda x: abs(x) < 1e300)
 MANY = 2 * json.FEW
+SIGNED = (pa.int8(), pa.int16(), pa.int32(), pa.int64())
 NAMES = ("BTC/USD", "S\u00fcd/USD", "A")
 
 
@@ -56,6 +57,21 @@ def test_slices_have_their_own_values_and_nulls():
     rows = one_by_one(batch)
     for start in (1, 7, 13):
         assert json_messages(batch.slice(start, MANY)) == rows[start : start + MANY]
+
+
+def test_slices_of_columns_of_every_width():
+    count = 5 * MANY
+    whole = [None if i % 5 == 0 else i % 128 - 64 for i in range(count)]
+    columns = {str(kind): pa.array(whole, kind) for kind in SIGNED}
+    for kind in SIGNED:
+        codes = pa.array([None if i % 7 == 0 else i % len(NAMES) for i in range(count)], kind)
+        columns[f"name_{kind}"] = pa.DictionaryArray.from_arrays(codes, NAMES)
+    columns["is_known"] = pa.array([i % 3 == 0 for i in range(count)])
+    columns["is_given"] = pa.array([None if i % 11 == 0 else i % 3 == 0 for i in range(count)])
+    columns["missing"] = pa.nulls(count, pa.float64())
+    sliced = {name: column.slice(3, count - 3) for name, column in columns.items()}
+    batch = pa.record_batch(sliced).slice(8, 3 * MANY)
+    assert json_messages(batch) == one_by_one(batch)
 
 
 def test_names_may_change_from_batch_to_batch():
