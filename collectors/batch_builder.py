@@ -82,18 +82,36 @@ class BatchBuilder(ABC):
         return self._codes.setdefault(symbol, len(self._codes))
 
 
-class RowBuilder(BatchBuilder):
+class RowValues:
     """Rows end to end in one list: the cheapest append, and no object per row to collect later."""
+
+    def __init__(self, columns: tuple[str, ...]) -> None:
+        self._columns = columns
+        self._values: list[Any] = []
+        self.extend = self._values.extend
+        """Add the values of a row, or of several."""
+
+    def __len__(self) -> int:
+        return len(self._values) // len(self._columns)
+
+    def drain(self) -> dict[str, list[Any]]:
+        """The values of each column; forget them."""
+        values, count = self._values[:], len(self._columns)
+        self._values.clear()
+        return {name: values[i::count] for i, name in enumerate(self._columns)}
+
+
+class RowBuilder(BatchBuilder):
+    """Rows of events alone."""
 
     columns: ClassVar[tuple[str, ...]]
 
     def __init__(self, exchange: str) -> None:
         super().__init__(exchange)
-        self._values: list[Any] = []
+        self._values = RowValues(self.columns)
 
     def __len__(self) -> int:
-        return len(self._values) // len(self.columns)
+        return len(self._values)
 
     def _drain(self) -> dict[str, Any]:
-        values, self._values = self._values, []
-        return {name: values[i :: len(self.columns)] for i, name in enumerate(self.columns)}
+        return self._values.drain()

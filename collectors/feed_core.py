@@ -40,7 +40,7 @@ from collectors.feed_lines import (
     Slot,
     Subscription,
 )
-from collectors.lot import NO_TIME, RECV_TS, Lot
+from collectors.lot import NONE, RECV_TS, Lot
 from collectors.raw import all_in_one_line, one_line
 from collectors.scan.together import FEW
 from collectors.session import Forget, Known, Lost, Session, Subscribed, mark
@@ -213,7 +213,7 @@ class FeedCore:
                     known.heard_ns, known.misses = recv_ns, 0
             if chain.lasts:
                 recv_ts, ts, *_ = lot.ints[:, max(chain.lasts)].tolist()
-                if ts != NO_TIME:
+                if ts != NONE:
                     self.counters.lag_ns = recv_ts - ts
 
     def _heed(self, line: Line, events: Sequence[Event], spoiled: list[str]) -> bool:

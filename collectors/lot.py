@@ -27,8 +27,8 @@ TRADE, QUOTE = 1, 2
 RECV_TS, TS, SYMBOL, SEQ, SIDE = range(5)
 """Columns of whole numbers: times in ns, the number of the symbol, that of the event, the taker's
 side. Of decimals a trade has price and size, a quote bid, ask and their sizes."""
-NO_TIME = -(2**63)
-"""Where the exchange sends none."""
+NONE = -(2**63)
+"""What is missing, as a time where the exchange sends none."""
 
 
 class Chain(NamedTuple):
@@ -92,10 +92,10 @@ class Lot:
     def _common(self, at: _Which) -> tuple[Iterable[Any], ...]:
         """Receive times, times, symbols."""
         ts = self.ints[TS, at]
-        missing = ts == NO_TIME
+        missing = ts == NONE
         times: Iterable[int | None] = repeat(None) if missing.all() else ts.tolist()
         if missing.any() and not missing.all():
-            times = [None if time == NO_TIME else time for time in ts.tolist()]
+            times = [None if time == NONE else time for time in ts.tolist()]
         symbols = map(self.symbols.__getitem__, self.ints[SYMBOL, at].tolist())
         return self.ints[RECV_TS, at].tolist(), times, symbols
 

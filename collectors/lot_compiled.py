@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numba import njit
 
-from collectors.lot import NO_TIME, QUOTE, RECV_TS, SEQ, SIDE, SYMBOL, TRADE, TS
+from collectors.lot import NONE, QUOTE, RECV_TS, SEQ, SIDE, SYMBOL, TRADE, TS
 from collectors.scan.steps import MICROSECONDS
 
 _jit = njit(cache=True, nogil=True, error_model="numpy")
@@ -23,7 +23,7 @@ def place(kind, frames, found, symbol_of, recv_ns, columns, read, values, kinds,
         ints[RECV_TS, at] = recv_ns[at]
         ints[SYMBOL, at] = symbol_of[found[at]]
         ints[SEQ, at] = read[seq, at]
-        ints[TS, at] = NO_TIME
+        ints[TS, at] = NONE
         if time >= 0:
             told = read[time, at]
             ints[TS, at] = told * (1_000_000 if told < MICROSECONDS else 1_000)
@@ -70,7 +70,7 @@ def add_trades(kinds, ints, floats, codes, row, own_ints, own_floats):  # type: 
 @_jit
 def add_ticks(kinds, ints, floats, codes, in_force, row, own_ints, own_floats):  # type: ignore[no-untyped-def]
     """Rows of the trades and quotes, from `row` on, with the quotes in force, which are kept;
-    returns where they end. What there is not is NaN, and side 0."""
+    returns where they end. What there is not is NaN or `NONE`."""
     for at in range(len(kinds)):
         kind = kinds[at]
         if kind == 0:
@@ -82,7 +82,7 @@ def add_ticks(kinds, ints, floats, codes, in_force, row, own_ints, own_floats): 
                 quote[n] = floats[n, at]
             quote[4] = math.nan
         is_trade = kind == TRADE
-        own_ints[SIDE, row] = ints[SIDE, at] if is_trade else 0
+        own_ints[SIDE, row] = ints[SIDE, at] if is_trade else NONE
         own_floats[0, row] = floats[0, at] if is_trade else math.nan
         own_floats[1, row] = floats[1, at] if is_trade else math.nan
         for n in range(5):
@@ -100,6 +100,55 @@ def _common(ints, at, codes, own_ints, row):  # type: ignore[no-untyped-def]
     own_ints[SEQ, row] = ints[SEQ, at]
 
 
+@_jit
+def pack(ints, floats, rows, layout, out, told):  # type: ignore[no-untyped-def]
+    """Put the first rows of columns into memory as Arrow has it, one behind the other at every
+    64th byte.
+
+    `layout` says of each where its values are – rows of `ints`, from the front, or of `floats`: −1
+    is the first – and how many bytes each shall have. What is `NONE` or NaN is missing. `told`
+    says where its values begin, where the bits that say which are there, and how many are not.
+    """
+    real, half, byte = out.view(np.float64), out.view(np.int32), out.view(np.int8)
+    at = 0
+    for column in range(len(layout)):
+        source, width = layout[column, 0], layout[column, 1]
+        told[column, 0], missing = at, 0
+        if source < 0:
+            values, first = floats[-1 - source], at >> 3
+            for row in range(rows):
+                real[first + row] = values[row]
+                missing += math.isnan(values[row])
+        else:
+            numbers = ints[source]
+            for row in range(rows):
+                missing += numbers[row] == NONE
+            if width == 8:
+                first = at >> 3
+                for row in range(rows):
+                    out[first + row] = numbers[row]
+            elif width == 4:
+                first = at >> 2
+                for row in range(rows):
+                    half[first + row] = numbers[row]
+            else:
+                for row in range(rows):
+                    byte[at + row] = numbers[row]
+        at = (at + rows * width + 63) & -64
+        told[column, 1], told[column, 2] = at, missing
+        if missing:
+            for begin in range(0, rows, 8):
+                bits = 0
+                for row in range(begin, min(begin + 8, rows)):
+                    if source < 0:
+                        is_there = not math.isnan(floats[-1 - source, row])
+                    else:
+                        is_there = ints[source, row] != NONE
+                    bits |= is_there << (row - begin)
+                byte[at + (begin >> 3)] = np.int8(bits)
+            at = (at + (rows + 7) // 8 + 63) & -64
+
+
 def compile_all() -> None:
     """Compile, or load what was compiled before."""
     kinds, none = np.zeros(0, np.int8), np.zeros(0, np.int64)
@@ -109,3 +158,5 @@ def compile_all() -> None:
     chain(kinds, ints, ints, ints)
     add_trades(kinds, ints, floats, codes, 0, ints, floats)
     add_ticks(kinds, ints, floats, codes, floats, 0, ints, floats)
+    layout = np.zeros((0, 3), np.int64)
+    pack(ints, floats, 0, layout, none, layout)
