@@ -10,7 +10,11 @@ from collectors.book_sides import DeepSide, ProvenSide, Side
 from collectors.levels import Level, LevelRows
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from collectors.ladder import Ladder
+    from collectors.lot import Lot
 
 
 class Book:
@@ -46,6 +50,11 @@ class Book:
                 deep_bids.apply(bids)
             if asks:
                 deep_asks.apply(asks)
+
+    def apply_all(self, lot: Lot, messages: NDArray[np.int64]) -> int:
+        """Take the differences of these messages of a lot up to one that makes the sides cross; how
+        many were taken."""
+        return (self._ladder or self._climb()).apply_all(lot, messages)
 
     def _climb(self) -> Ladder:
         """From now on in arrays."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,18 +13,24 @@ from numpy.typing import NDArray
 from collectors.adapter import BookUpdate, Funding, Gap, Recovery
 from collectors.batch_builder import BatchBuilder, RowBuilder, column
 from collectors.levels import Levels
+from collectors.lot import DIFFERENCE, FIRST_SEQ, NONE, RECV_TS, SEQ, SIDE, SYMBOL, TS, Lot
+from collectors.lot_builder import LotBuilder
 from collectors.schema import TIME
 from collectors.tick_builders import TickerBuilder, TradesBuilder
 
 _OF_SIDES = np.array([1, -1], np.int8)
 _NO_LEVELS = np.empty((0, 2))
-_NONE = -(2**63)  # stands for a number that is missing
 
 
-class BookBuilder(BatchBuilder):
-    """Book updates and snapshots -> `book`; a row is made of each level when they are taken."""
+class BookBuilder(LotBuilder):
+    """Book updates and snapshots -> `book`; a row of each level."""
 
     channel = "book"
+    ints: ClassVar = {
+        "ts": TS, "recv_ts": RECV_TS, "symbol": SYMBOL, "seq": SEQ, "first_seq": FIRST_SEQ,
+        "side": SIDE,
+    }  # fmt: skip
+    floats = ("price", "size")
 
     def __init__(self, exchange: str) -> None:
         super().__init__(exchange)
@@ -34,8 +40,25 @@ class BookBuilder(BatchBuilder):
         """Of every update what its rows have, see `_update`, end to end."""
         self._levels: list[Levels] = []
         """Its bids and its asks."""
+        self._falses = pa.array([], pa.bool_())
 
-    def __len__(self) -> int:
+    def add(self, lot: Lot) -> None:
+        if not lot.differences:
+            return
+        from collectors.lot_compiled import add_differences
+
+        self._room(lot.by_book.levels)
+        codes = self._codes_of(lot, DIFFERENCE)
+        self._used = add_differences(
+            lot.kinds, lot.ints, lot.levels, codes, self._used, self._ints, self._floats
+        )
+
+    def _pack(self, rows: int) -> dict[str, pa.Array]:
+        if len(self._falses) < rows:
+            self._falses = pa.array(np.zeros(2 * rows, np.bool_))
+        return super()._pack(rows) | {"is_snapshot": self._falses[:rows]}
+
+    def _event_rows(self) -> int:
         return self._rows
 
     def _update(self, u: BookUpdate) -> None:
@@ -43,14 +66,14 @@ class BookBuilder(BatchBuilder):
         if bids or asks:
             ts, seq, first_seq = u.ts, u.seq, u.first_seq
             self._told += (
-                _NONE if ts is None else ts, u.recv_ts,
-                _NONE if seq is None else seq, _NONE if first_seq is None else first_seq,
+                NONE if ts is None else ts, u.recv_ts,
+                NONE if seq is None else seq, NONE if first_seq is None else first_seq,
                 self._code(u.symbol), u.is_snapshot, bids, asks,
             )  # fmt: skip
             self._levels += (u.bids, u.asks)
             self._rows += bids + asks
 
-    def _drain(self) -> dict[str, Any]:
+    def _drain_events(self) -> dict[str, Any]:
         told = np.array(self._told, np.int64).reshape(-1, 8)
         prices, sizes = _price_and_size(self._levels)
         self._told, self._levels, self._rows = [], [], 0
@@ -60,11 +83,11 @@ class BookBuilder(BatchBuilder):
         codes = np.repeat(told[:, 4].astype(np.int32), rows)
         sides = np.repeat(np.tile(_OF_SIDES, len(told)), counts.ravel())
         return {
-            "ts": column(ts, TIME, ts == _NONE),
+            "ts": column(ts, TIME, ts == NONE),
             "recv_ts": column(recv_ts, TIME),
             "symbol": column(codes, pa.int32()),
-            "seq": column(seq, pa.int64(), seq == _NONE),
-            "first_seq": column(first_seq, pa.int64(), first_seq == _NONE),
+            "seq": column(seq, pa.int64(), seq == NONE),
+            "first_seq": column(first_seq, pa.int64(), first_seq == NONE),
             "side": column(sides, pa.int8()),
             "price": column(prices, pa.float64()),
             "size": column(sizes, pa.float64()),

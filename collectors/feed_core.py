@@ -193,7 +193,7 @@ class FeedCore:
         understand = self._frames if len(frames) >= FEW else partial(map, self._frame)
         for told in understand(stamps, frames):
             if isinstance(told, Lot):
-                self._heed_ticks(line, told)
+                urgent |= self._heed_lot(line, told)
             else:
                 urgent |= self._heed(line, told, spoiled)
         if spoiled:  # and not mended by what came after
@@ -202,19 +202,35 @@ class FeedCore:
             self._resync(lost, stamps[-1])
         return self.tick(now) if urgent or spoiled else []
 
-    def _heed_ticks(self, line: Line, lot: Lot) -> None:
-        """The same of the trades and quotes of a lot."""
-        line.carried = True
-        for channel, chain in zip(("trades", "ticker"), lot.chains, strict=True):
-            received = lot.ints[RECV_TS, chain.lasts].tolist()
-            for symbol, recv_ns in zip(chain.names, received, strict=True):
+    def _heed_lot(self, line: Line, lot: Lot) -> bool:
+        """The same of what a lot has in columns."""
+        line.carried, urgent = True, False
+        trades, quotes = lot.chains
+        books = lot.by_book
+        heard = (
+            ("trades", trades.names, trades.lasts),
+            ("ticker", quotes.names, quotes.lasts),
+            ("book", books.names, [int(of_one[-1]) for of_one in books.messages]),
+        )
+        for channel, names, lasts in heard:
+            received = lot.ints[RECV_TS, lasts].tolist()
+            for symbol, recv_ns in zip(names, received, strict=True):
                 known = self.subscriptions.get((symbol, channel))
                 if known is not None:
-                    known.heard_ns, known.misses = recv_ns, 0
-            if chain.lasts:
-                recv_ts, ts, *_ = lot.ints[:, max(chain.lasts)].tolist()
+                    urgent |= self._heard(known, symbol, channel, recv_ns)
+            if lasts:
+                recv_ts, ts, *_ = lot.ints[:, max(lasts)].tolist()
                 if ts != NONE:
                     self.counters.lag_ns = recv_ts - ts
+        return urgent
+
+    def _heard(self, known: Subscription, symbol: str, channel: str, recv_ns: int) -> bool:
+        """Market data came; whether the book's first snapshot is to be asked for now."""
+        urgent = channel == "book" and not known.heard_ns and bool(self.venue.snapshot)
+        if urgent:
+            self._fetches.want(symbol, recv_ns)
+        known.heard_ns, known.misses = recv_ns, 0
+        return urgent
 
     def _heed(self, line: Line, events: Sequence[Event], spoiled: list[str]) -> bool:
         """Take note of what a message told; whether something is to be done now."""
@@ -234,11 +250,7 @@ class FeedCore:
                 counters.lag_ns = recv_ns - event.ts  # type: ignore[attr-defined]
             known = self.subscriptions.get((event.symbol, channel))  # type: ignore[attr-defined]
             if known is not None:
-                if channel == "book" and not known.heard_ns and self.venue.snapshot:
-                    self._fetches.want(event.symbol, recv_ns)  # type: ignore[attr-defined]
-                    urgent = True
-                known.heard_ns = recv_ns
-                known.misses = 0
+                urgent |= self._heard(known, event.symbol, channel, recv_ns)  # type: ignore[attr-defined]
         return urgent
 
     def closed(

@@ -37,7 +37,7 @@ from collectors.adapter import (
     Trade,
 )
 from collectors.book import Book
-from collectors.lot import RECV_TS, SEQ, Lot
+from collectors.lot import FIRST_SEQ, NONE, PREV_SEQ, RECV_TS, SEQ, TS, Lot
 
 _WAITING_UPDATES = 4096  # a snapshot takes a second or two: 10 to 15 updates
 _REPEATS = 5000  # in a row of one symbol; more are no repetition, the exchange counts anew
@@ -172,6 +172,43 @@ class Integrity:
                 for symbol in names:
                     self._repeats.pop((symbol, channel), None)
         return True
+
+    def take_differences(self, lot: Lot) -> dict[int, list[Event]] | None:
+        """Take the differences of a lot, if each is the next of a book that is known; None if not,
+        then nothing has changed.
+
+        What `check` would give for their messages is just them, but for those from the first that
+        makes its book cross on: that is told, where they were taken.
+        """
+        names, messages, follow, _ = lot.by_book
+        firsts = lot.ints[:, [of_one[0] for of_one in messages]]
+        states = [self._books.get(symbol) for symbol in names]
+        numbers = zip(*firsts[[SEQ, FIRST_SEQ, PREV_SEQ]].tolist(), strict=True)
+        if not follow or not all(map(_continues, states, numbers)):
+            return None
+        crossed: dict[int, Gap] = {}
+        taken: list[int] = []
+        for symbol, state, own in zip(names, states, messages, strict=True):
+            assert state is not None  # or it would not continue
+            count = state.book.apply_all(lot, own)
+            taken += (done := own[:count].tolist())
+            last = done[-1]
+            seq, recv_ts, ts = lot.ints[[SEQ, RECV_TS, TS], last].tolist()
+            if state.book.crossed:
+                since = int(lot.ints[RECV_TS, done[-2]]) if count > 1 else state.recv_ts
+                crossed[last] = Gap(recv_ts, ts, symbol, "book", None, None, since, "crossed")
+            state.seq, state.recv_ts = seq, recv_ts
+            if self._repeats:
+                self._repeats.pop((symbol, "book"), None)
+        if not crossed:
+            return {}
+        told: dict[int, list[Event]] = {}
+        at = sorted(message for message in taken if message >= min(crossed))
+        for message, update in zip(at, lot.updates(at), strict=True):
+            told[message] = [update]
+            if message in crossed:
+                self._spoil(self._books[update.symbol], crossed[message], told[message])
+        return told
 
     def _next_trades(self, lot: Lot) -> dict[str, Trade | OffBook] | None:
         """The last trade of each symbol, if every one has the number that follows."""
@@ -374,6 +411,16 @@ class Integrity:
         state.book_seq = None
         state.waiting.clear()
         self._gap(gap, checked)
+
+
+def _continues(state: _BookState | None, numbers: tuple[int, int, int]) -> bool:
+    """Whether a difference with these – its own, the first, that of the one before – is the next of
+    a book that is known."""
+    if state is None or not state.synced or state.seq is None or state.book_seq is not None:
+        return False
+    seq, first, before = numbers
+    is_next = first <= state.seq + 1 if before == NONE else before == state.seq
+    return is_next and seq > state.seq
 
 
 def _same(a: Quote, b: Quote) -> bool:

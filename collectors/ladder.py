@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 
 from collectors.book_sides import Side
 from collectors.levels import Level, LevelRows, Levels
+from collectors.lot import ASKS as ASKS_BEGIN
+from collectors.lot import ASKS_END, BIDS_END, Lot
+from collectors.lot import BIDS as BIDS_BEGIN
 
 BIDS, ASKS = 0, 1
 _SIGNS = (-1.0, 1.0)  # a side's heap has its prices times this: the least is the best
@@ -28,6 +31,7 @@ _PRICE, _SIZE = 0, 1  # of a row of a table; price 0: the row is free
 _LEFT = -1.0  # the size of a removed level that is no longer in the heap; 0: it is still there
 _KNOWN, _HEAPED = 0, 1  # what is counted of a side: rows taken in its table, prices in its heap
 _NO_ROOM, _CROSSED = -1, 1
+_BOUNDS = [BIDS_BEGIN, BIDS_END, ASKS_BEGIN, ASKS_END]
 _LEAST_ROWS = 1024
 
 _U = np.uint64
@@ -132,6 +136,22 @@ def _apply(  # type: ignore[no-untyped-def]
 
 
 @_jit
+def _apply_all(tables, heaps, counts, levels, ints, messages, begin):  # type: ignore[no-untyped-def]
+    """Apply the differences of these messages of a lot, from the `begin`th on, up to one that makes
+    them cross, or for which there is no room; how many there are then, and what `_apply` told."""
+    for at in range(begin, len(messages)):
+        message = messages[at]
+        bids, bids_end = ints[BIDS_BEGIN, message], ints[BIDS_END, message]
+        asks, asks_end = ints[ASKS_BEGIN, message], ints[ASKS_END, message]
+        told = _apply(tables, heaps, counts, levels, bids, bids_end, asks, asks_end)
+        if told == _NO_ROOM:
+            return at, told
+        if told == _CROSSED:
+            return at + 1, told
+    return len(messages), 0
+
+
+@_jit
 def _top(table, heap, counts, sign, best):  # type: ignore[no-untyped-def]
     """Copy the best levels, as many as there is place for; how many they are."""
     found = 0
@@ -158,6 +178,9 @@ class Ladder:
         ladder = Ladder()
         ladder.apply([(float(price), 1.0) for price in range(1, 32)], [])
         ladder.top(BIDS, 1)
+        none = np.zeros(0, np.int64)
+        parts = ladder._tables, ladder._heaps, ladder._counts
+        _apply_all(*parts, np.zeros((0, 2)), none.reshape(ASKS_END + 1, 0), none, 0)
 
     def __init__(self) -> None:
         self.crossed = False
@@ -209,6 +232,20 @@ class Ladder:
             self._build_anew(max(len(bids), len(asks)))
             told = _apply(self._tables, self._heaps, self._counts, *changes)
         self.crossed = told == _CROSSED
+
+    def apply_all(self, lot: Lot, messages: NDArray[np.int64]) -> int:
+        """Apply the differences of these messages up to one that makes the sides cross; how many
+        were."""
+        done, told = 0, _NO_ROOM
+        while True:
+            done, told = _apply_all(
+                self._tables, self._heaps, self._counts, lot.levels, lot.ints, messages, done
+            )
+            if told != _NO_ROOM:
+                self.crossed = told == _CROSSED
+                return int(done)
+            bids, bids_end, asks, asks_end = lot.ints[_BOUNDS, messages[done]].tolist()
+            self._build_anew(max(bids_end - bids, asks_end - asks))
 
     def _build_anew(self, more: int) -> None:
         """Forget the removed levels and make room for so many more."""

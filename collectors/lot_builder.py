@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +12,6 @@ from numpy.typing import NDArray
 
 from collectors.batch_builder import BatchBuilder
 from collectors.lot import SYMBOL, Lot
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _LEAST = 1024  # rows that there is room for
 
@@ -112,7 +109,7 @@ class LotBuilder(BatchBuilder):
             part[name] = pa.Array.from_buffers(kind, rows, buffers, missing)
         return part
 
-    def _codes_of(self, lot: Lot, kinds: Sequence[int]) -> NDArray[np.int32]:
+    def _codes_of(self, lot: Lot, *kinds: int) -> NDArray[np.int32]:
         """By number of the lot's symbol; new ones in the order of their rows."""
         codes = self._codes
         if not all(map(codes.__contains__, lot.symbols)):

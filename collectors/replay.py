@@ -195,7 +195,7 @@ class _Replay:
         for told in self._session.many(block.frames, block.recv_ns):
             if isinstance(told, DecodeError):
                 self._undecoded(reader, line, told)
-            line += told.ticks if isinstance(told, Lot) else 1
+            line += told.in_columns if isinstance(told, Lot) else 1
 
     def _step_back(self, reader: RawReader, recv_ns: int) -> int:
         back_ns = self._latest - recv_ns

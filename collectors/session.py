@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from collectors.adapter import Adapter, Event, Ignored, Quote, Trade
+from collectors.adapter import Adapter, BookUpdate, Event, Ignored, Quote, Trade
 from collectors.batch_builder import BatchBuilder
 from collectors.builders import BUILDERS
 from collectors.errors import DecodeError
@@ -130,11 +130,10 @@ class Session:
         for at in chain(marks, (len(frames),)):
             if begin < at:
                 told = self.adapter.decode_many(frames[begin:at], recv_ns[begin:at])
-                if isinstance(told, Lot) and told.ticks and self._took(told):
-                    yield told
-                    told = told.others.values()
-                for decoded in told:
-                    yield self._checked(decoded)
+                if isinstance(told, Lot) and told.in_columns and self.integrity.admits(told):
+                    yield from self._take_lot(told)
+                else:
+                    yield from map(self._checked, told)
             if at < len(frames):
                 try:
                     yield self.frame(recv_ns[at], frames[at])
@@ -142,17 +141,30 @@ class Session:
                     yield error
             begin = at + 1
 
-    def _took(self, lot: Lot) -> bool:
-        """Whether nothing is to be said of the trades and quotes: then they are collected."""
-        if not self.integrity.admits(lot):
-            return False
-        self.frames += lot.ticks
-        for event, kind in ((Trade, TRADE), (Quote, QUOTE)):
-            if count := np.count_nonzero(lot.kinds == kind):
-                self.events[event] += int(count)
+    def _take_lot(self, lot: Lot) -> Iterator[list[Event] | DecodeError | Lot]:
+        """Collect what nothing is to be said of; then the rest."""
+        told = self.integrity.take_differences(lot) if lot.differences else {}
+        if told is None:
+            lot, told = lot.without_differences(0), {}
+        elif told:
+            lot = lot.without_differences(min(told))
+        self.frames += lot.in_columns
+        trades, quotes = (int(np.count_nonzero(lot.kinds == kind)) for kind in (TRADE, QUOTE))
+        counts = (Trade, trades), (Quote, quotes), (BookUpdate, lot.differences)
+        for event, count in counts:
+            if count:
+                self.events[event] += count
         for builder in self.builders:
             builder.add(lot)
-        return True
+        if lot.in_columns:
+            yield lot
+        for message, events in lot.others.items():
+            if message in told:
+                self.frames += 1
+                self._collect(told[message])
+                yield told[message]
+            else:
+                yield self._checked(events)
 
     def _checked(self, decoded: list[Event] | DecodeError) -> list[Event] | DecodeError:
         self.frames += 1

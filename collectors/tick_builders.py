@@ -51,7 +51,7 @@ class TradesBuilder(_TickBuilder):
         from collectors.lot_compiled import add_trades
 
         self._room(lot.ticks)
-        codes = self._codes_of(lot, (TRADE,))
+        codes = self._codes_of(lot, TRADE)
         self._used = add_trades(
             lot.kinds, lot.ints, lot.floats, codes, self._used, self._ints, self._floats
         )
@@ -86,7 +86,7 @@ class TickerBuilder(_TickBuilder):
         from collectors.lot_compiled import add_ticks
 
         self._room(lot.ticks)
-        codes = self._codes_of(lot, (TRADE, QUOTE))
+        codes = self._codes_of(lot, TRADE, QUOTE)
         if len(self._in_force) < len(self._codes):
             new = np.full((2 * len(self._codes), len(_SIDES)), np.nan)
             new[: len(self._in_force)] = self._in_force

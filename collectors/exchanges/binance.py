@@ -1,6 +1,6 @@
 """Binance Spot market data streams (protocol as of 2026-09); see `binance_streams.py`.
 
-Decoded: trade, aggTrade, bookTicker, depth and depth@100ms differences, REST depth snapshots,
+Decoded: trade, aggTrade, bookTicker, depth and depth@100ms difference, REST depth snapshots,
 replies and errors, serverShutdown. Every other stream gives `Ignored`: block trades are off-book
 prints, and partial depth (depth5/10/20) is a second view of a book that differences already
 describe. bookTicker carries no time.
@@ -13,7 +13,7 @@ from typing import ClassVar
 from msgspec import Raw, Struct
 
 from collectors.adapter import BookUpdate, Event, Ignored, Quote, Trade
-from collectors.exchanges.binance_rows import differences, quote, trade
+from collectors.exchanges.binance_rows import difference, quote, trade
 from collectors.exchanges.binance_streams import (
     Amount,
     BinanceStreams,
@@ -96,11 +96,15 @@ class BinanceSpot(BinanceStreams):
             "bookTicker": (_book_tickers, self._quote),
             **dict.fromkeys(depths, (_depths, self._depth)),
         }
-        read = differences("E", self._depth_symbols, links=False)
+        changes = Reading(
+            # Who sees the first difference of other symbols notes that in its turn.
+            BookUpdate, {"data": _DEPTHS}, difference=difference("E", None),
+            symbols=self._depth_symbols,
+        )  # fmt: skip
         self._readings |= {
             "trade": Reading(Trade, {"data": _TRADES}, tick=trade("t")),
             "bookTicker": Reading(Quote, {"data": _BOOK_TICKERS}, tick=quote(None)),
-            **dict.fromkeys(depths, Reading(BookUpdate, {"data": _DEPTHS}, read)),
+            **dict.fromkeys(depths, changes),
         }
 
     def _untyped(self, head: Frame, frame: bytes, recv_ns: int) -> Event | None:

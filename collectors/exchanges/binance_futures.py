@@ -23,7 +23,7 @@ from msgspec import Raw, Struct
 
 from collectors.adapter import BookUpdate, Event, Funding, Ignored, OffBook, Quote, Trade
 from collectors.errors import DecodeError
-from collectors.exchanges.binance_rows import differences, many_ns, quote, trade
+from collectors.exchanges.binance_rows import difference, many_ns, quote, trade
 from collectors.exchanges.binance_streams import (
     Amount,
     BinanceStreams,
@@ -127,7 +127,7 @@ _MARK_PRICES: Shape = {
 
 
 class BinanceFutures(BinanceStreams):
-    """Binance USD-M futures: trades, best quotes, order book differences, funding."""
+    """Binance USD-M futures: trades, best quotes, order book difference, funding."""
 
     exchange = "binance-futures"
     channels = ("ticker", "trades", "book", "funding")
@@ -151,11 +151,15 @@ class BinanceFutures(BinanceStreams):
             **dict.fromkeys(mark_prices, (_mark_prices, self._mark_price)),
             **dict.fromkeys(depths, (_depths, self._depth)),
         }
-        read = differences("T", self._depth_symbols, links=True)
+        changes = Reading(
+            # Who sees the first difference of other symbols notes that in its turn.
+            BookUpdate, {"data": _DEPTHS}, difference=difference("T", "pu"),
+            symbols=self._depth_symbols,
+        )  # fmt: skip
         self._readings |= {
             "trade": Reading(Trade, {"data": _TRADES}, tick=trade("t")),
             "bookTicker": Reading(Quote, {"data": _BOOK_TICKERS}, tick=quote("T")),
-            **dict.fromkeys(depths, Reading(BookUpdate, {"data": _DEPTHS}, read)),
+            **dict.fromkeys(depths, changes),
             **dict.fromkeys(
                 mark_prices, Reading(Funding, {"data": _MARK_PRICES}, self._mark_prices_read)
             ),

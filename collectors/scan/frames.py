@@ -9,15 +9,13 @@ that it was not read.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from itertools import repeat
+from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from collectors.levels import LevelRows
-from collectors.lot_compiled import compile_all, place
+from collectors.lot_compiled import compile_all, place, place_differences
 from collectors.scan.compiled import scan
 from collectors.scan.steps import (
     ITEMS,
@@ -33,7 +31,7 @@ from collectors.scan.steps import (
 )
 
 if TYPE_CHECKING:
-    from collectors.scan.together import Tick
+    from collectors.scan.together import Difference, Tick
 
 _PADDING = bytes(LONGEST_TEXT + 64)  # texts are compared without asking where they end
 _LEVEL_BYTES = len('["1","0"]')  # at least
@@ -102,11 +100,6 @@ class Rows(_Values):
         frames: list[int] = self._frames.tolist()
         return frames
 
-    def levels(self, key: str) -> list[LevelRows]:
-        """Values of a key of levels."""
-        begins, ends = self.ints(key).tolist(), self.ints(end_of(key)).tolist()
-        return list(map(LevelRows, repeat(self._scanner.levels), begins, ends))
-
     def items(self, key: str) -> Items:
         """Values of a key of items."""
         return Items(self._scanner, self._columns, self.ints(key), self.ints(end_of(key)))
@@ -121,6 +114,11 @@ class Rows(_Values):
         pairs: list[str] = self._scanner.pairs[self._scanner.found[self._rows]].tolist()
         return pairs
 
+    def are_of(self, symbols: Container[str]) -> bool:
+        """Whether all are of these."""
+        everyone = all(map(symbols.__contains__, self._scanner.symbols))
+        return everyone or all(map(symbols.__contains__, set(self.symbols())))
+
     def place(
         self, tick: Tick, recv_ns: Ints, kinds: NDArray[np.int8], ints: Ints, floats: Floats
     ) -> None:
@@ -131,6 +129,17 @@ class Rows(_Values):
         place(
             tick.kind, self._frames, scanner.found, scanner.symbol_of, recv_ns, columns,
             scanner.ints, scanner.floats, kinds, ints, floats,
+        )  # fmt: skip
+
+    def place_differences(
+        self, difference: Difference, recv_ns: Ints, kinds: NDArray[np.int8], ints: Ints
+    ) -> None:
+        """The same; their levels are the scanner's."""
+        own, scanner = self._columns, self._scanner
+        columns = np.array([own.ints[key] if key else -1 for key in difference])
+        place_differences(
+            self._frames, scanner.found, scanner.symbol_of, recv_ns, columns, scanner.ints,
+            kinds, ints,
         )  # fmt: skip
 
 

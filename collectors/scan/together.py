@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from collectors.adapter import Event, singly
 from collectors.errors import DecodeError
-from collectors.lot import Lot
+from collectors.lot import ASKS_END, Lot
 from collectors.scan import ready
 from collectors.scan.steps import Shape
 
@@ -39,16 +39,30 @@ class Tick(NamedTuple):
     """Price and size; or bid, ask and their sizes, both with orders."""
 
 
+class Difference(NamedTuple):
+    """Where messages that mean one change of a book each have what it is made of: keys."""
+
+    seq: str
+    time: str
+    first_seq: str
+    prev_seq: str | None
+    bids: str
+    asks: str
+
+
 class Reading(NamedTuple):
-    """What is read of the messages of a kind, and what is made of it: `events` or a `tick`."""
+    """What is read of the messages of a kind, and what is made of it: `events`, a `tick` or a
+    `difference`."""
 
     event: type[Event]
     """What their decoding gives, if they are to be read at all."""
     shape: Shape
-    events: Callable[[Rows, Sequence[int]], Iterable[list[Event]] | None] | None = None
-    """Those of each message, of what was read and the receive times; None if they are to be decoded
-    each when its turn comes."""
+    events: Callable[[Rows, Sequence[int]], Iterable[list[Event]]] | None = None
+    """Those of each message, of what was read and the receive times."""
     tick: Tick | None = None
+    difference: Difference | None = None
+    symbols: Container[str] | None = None
+    """Of others they are decoded each when its turn comes; None: of all they are read."""
 
 
 def alone(events: Iterable[Event]) -> Iterator[list[Event]]:
@@ -103,21 +117,26 @@ class Together:
     def _scanned(
         self, scanner: Scanner, frames: Sequence[bytes], recv_ns: Sequence[int]
     ) -> Iterable[Decoded]:
-        count, ticks = len(frames), 0
+        count, ticks, differences = len(frames), 0, 0
         kinds = np.zeros(count, np.int8)
-        ints, floats = np.empty((5, count), np.int64), np.empty((4, count))
+        ints, floats = np.empty((ASKS_END + 1, count), np.int64), np.empty((4, count))
         others: dict[int, list[Event]] = {}
         times = np.array(recv_ns, np.int64)
         for rows in scanner.read(frames):
             reading = self._readings[rows.kind]
+            if reading.symbols is not None and not rows.are_of(reading.symbols):
+                continue
             if reading.tick is not None:
                 rows.place(reading.tick, times, kinds, ints, floats)
                 ticks += len(rows)
+            elif reading.difference is not None:
+                rows.place_differences(reading.difference, times, kinds, ints)
+                differences += len(rows)
             elif reading.events is not None:
                 told = reading.events(rows, times[rows.at].tolist())
-                if told is not None:
-                    others.update(zip(rows.frames, told, strict=True))
-        lot = Lot(scanner.symbols, kinds, ints, floats, others, ticks)
+                others.update(zip(rows.frames, told, strict=True))
+        levels = scanner.levels
+        lot = Lot(scanner.symbols, kinds, ints, floats, levels, others, ticks, differences)
         return lot if len(lot) == count else self._mixed(scanner, frames, recv_ns, lot)
 
     def _mixed(

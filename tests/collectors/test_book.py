@@ -12,6 +12,7 @@ from collectors.adapter import BookUpdate, Proof, Quote
 from collectors.book import Book
 from collectors.ladder import Ladder
 from collectors.levels import LevelRows
+from collectors.lot import ASKS, ASKS_END, BIDS, DIFFERENCE, Lot
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -116,6 +117,51 @@ def test_a_book_in_arrays_grows():
     book = Book()
     book.apply(in_arrays(update(bids=levels)))
     assert book.top(9999)[0] == levels[::-1]
+
+
+changes = st.lists(st.tuples(levels, levels, st.booleans()), min_size=1, max_size=8)
+
+
+def as_lot(changes):
+    """Differences of one book, with messages of others between them, and which are its own."""
+    block, ints = [(7.0, 7.0)], np.zeros((ASKS_END + 1, 2 * len(changes)), np.int64)
+    for i, (bids, asks, asks_first) in enumerate(changes):
+        sides = [(BIDS, bids), (ASKS, asks)]
+        for begin, side in reversed(sides) if asks_first else sides:
+            ints[begin, 2 * i] = len(block)
+            block += side
+            ints[begin + 1, 2 * i] = len(block)
+    kinds = np.tile(np.array([DIFFERENCE, 0], np.int8), len(changes))
+    levels = np.array(block)
+    lot = Lot(["BTC/USD"], kinds, ints, np.empty((4, len(kinds))), levels, {}, 0, len(changes))
+    return lot, np.arange(0, len(kinds), 2)
+
+
+@given(messages, changes)
+def test_differences_of_a_lot_up_to_one_that_crosses_are_those_one_by_one(before, changes):
+    alone, many = Book(), Book()
+    for is_snapshot, bids, asks, _ in before:
+        for book in (alone, many):
+            book.apply(update(bids, asks, is_snapshot))
+    lot, own = as_lot(changes)
+    taken, count = many.apply_all(lot, own), 0
+    for bids, asks, _ in changes:
+        alone.apply(update(bids, asks))
+        count += 1
+        if alone.crossed:
+            break
+    assert taken == count
+    assert many.crossed == alone.crossed
+    assert many.top(1000) == alone.top(1000)
+
+
+def test_differences_of_a_lot_find_room():
+    deep = [(float(number), 1.0) for number in range(1, 5000)]
+    changes = [(deep[begin : begin + 700], [], False) for begin in range(0, 5000, 700)]
+    book = Book()
+    lot, own = as_lot(changes)
+    assert book.apply_all(lot, own) == len(changes)
+    assert book.top(9999)[0] == deep[::-1]
 
 
 def test_a_book_goes_on_in_arrays_when_some_come():
