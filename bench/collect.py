@@ -84,7 +84,6 @@ def flows(
     sink: str, kafka: str, seconds: float, warm_s: float, repeats: int, tries: int
 ) -> list[dict[str, Any]]:
     """Cases of the whole way into a sink, for every rate."""
-    cases = []
     with tempfile.TemporaryDirectory() as folder:
 
         def make() -> Sink:
@@ -95,12 +94,10 @@ def flows(
 
         if sink == "kafka" and warm_s:
             collect_flow.measure(make, int(RATES_PER_S[1] * warm_s), RATES_PER_S[1])
-        for per_s in RATES_PER_S:
-            frames = int((per_s or RATES_PER_S[1]) * seconds)
-            case = collect_flow.measure_median(make, frames, per_s, repeats, tries)
-            if sink == "kafka":
-                case["partitions"] = _partitions(kafka)
-            cases.append(case)
+        kinds = [(int((per_s or RATES_PER_S[1]) * seconds), per_s) for per_s in RATES_PER_S]
+        cases = collect_flow.measure_medians(make, kinds, repeats, tries)
+        for case in cases if sink == "kafka" else ():
+            case["partitions"] = _partitions(kafka)
     print_table(
         f"collect: from a socket into {sink}, the exchange in another process",
         [

@@ -7,8 +7,8 @@ which the sink has taken it (Parquet) or the broker has acknowledged it (Kafka).
 the collector's and, for Kafka, that of the sink's process; not the exchange's or the broker's.
 
 A virtual machine's host takes processors for others, and wakes them late while it does: a p99 of 15
-s says nothing but that once it is without 150 ms of them. A flow of which it took more than
-`QUIET_SHARE` is told, but it is repeated, and counts only where too few others are left.
+s says nothing but that once it is without 150 ms of them. Flows are repeated until it has taken no
+more than `QUIET_SHARE` of enough of them; all are told, those of which it took least count.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from collectors.sinks.apart import SinkProcess
 from collectors.sinks.kafka import KafkaSink
 from collectors.sinks.parquet_live import LiveParquetSink
 
-from .harness import significant
+from .harness import console, significant
 
 LOOK_S = 0.001
 SNAPSHOTS_PER_S = 1000.0
@@ -150,16 +150,33 @@ def _sent_ns(batch: pa.RecordBatch) -> np.ndarray:
     return batch.column("ts").cast(pa.int64()).to_numpy(zero_copy_only=False)
 
 
-def measure_median(
-    make: Callable[[], Sink], frames: int, per_s: float, repeats: int, tries: int
-) -> dict[str, Any]:
-    """Of so many quiet flows the one with the median p99; of all that were tried what that was in
-    each, and what the host took."""
-    cases: list[dict[str, Any]] = []
-    with _exchange(frames, per_s) as url:
-        while len(quiet := [*filter(_is_quiet, cases)]) < repeats and len(cases) < tries:
-            cases.append(asyncio.run(_collect(url, make(), frames, per_s)))
-    counted = quiet if len(quiet) == repeats else cases
+def measure_medians(
+    make: Callable[[], Sink], kinds: Sequence[tuple[int, float]], repeats: int, tries: int
+) -> list[dict[str, Any]]:
+    """Of each kind of flow, so many messages and how many per second, the median.
+
+    Flows of all kinds take turns: when the host is quiet, it is so for all of them.
+    """
+    cases: list[list[dict[str, Any]]] = [[] for _ in kinds]
+    with contextlib.ExitStack() as running:
+        urls = [running.enter_context(_exchange(*kind)) for kind in kinds]
+        for _ in range(tries):
+            for kind, url, own in zip(kinds, urls, cases, strict=True):
+                if sum(map(_is_quiet, own)) == repeats:
+                    continue
+                case = asyncio.run(_collect(url, make(), *kind))
+                console.print(
+                    f"{case['messages_per_s']:,.0f} messages/s, p99 {case['taken_p99_ms']} ms, "
+                    f"{case['stolen_share']:.2%} stolen"
+                )
+                own.append(case)
+    return [_median(own, repeats) for own in cases]
+
+
+def _median(cases: Sequence[dict[str, Any]], repeats: int) -> dict[str, Any]:
+    """Of the so many flows of which the host took least the one with the median p99; of all that
+    were tried what that was in each, and what the host took."""
+    counted = sorted(cases, key=_stolen)[:repeats]
     median = sorted(counted, key=lambda case: float(case["taken_p99_ms"]))[len(counted) // 2]
     return {
         **median,
@@ -176,7 +193,11 @@ def measure(make: Callable[[], Sink], frames: int, per_s: float) -> dict[str, An
 
 
 def _is_quiet(case: dict[str, Any]) -> bool:
-    return float(case["stolen_share"]) <= QUIET_SHARE
+    return _stolen(case) <= QUIET_SHARE
+
+
+def _stolen(case: dict[str, Any]) -> float:
+    return float(case["stolen_share"])
 
 
 @contextlib.contextmanager
