@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,13 @@ def decoding(captures: Path, repeats: int) -> tuple[list[dict[str, Any]], list[d
 
 
 def flows(
-    sink: str, kafka: str, seconds: float, warm_s: float, repeats: int, tries: int
+    sink: str,
+    rates_per_s: Sequence[float],
+    kafka: str,
+    seconds: float,
+    warm_s: float,
+    repeats: int,
+    tries: int,
 ) -> list[dict[str, Any]]:
     """Cases of the whole way into a sink, for every rate."""
     with tempfile.TemporaryDirectory() as folder:
@@ -93,8 +100,8 @@ def flows(
             return collect_flow.TimedParquet(Path(tempfile.mkdtemp(dir=folder)))
 
         if sink == "kafka" and warm_s:
-            collect_flow.measure(make, int(RATES_PER_S[1] * warm_s), RATES_PER_S[1])
-        kinds = [(int((per_s or RATES_PER_S[1]) * seconds), per_s) for per_s in RATES_PER_S]
+            collect_flow.measure(make, int(TARGET_PER_S * warm_s), TARGET_PER_S)
+        kinds = [(int((per_s or TARGET_PER_S) * seconds), per_s) for per_s in rates_per_s]
         cases = collect_flow.measure_medians(make, kinds, repeats, tries)
         for case in cases if sink == "kafka" else ():
             case["partitions"] = _partitions(kafka)
@@ -150,6 +157,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--captures", type=Path, default=captures, help="recorded messages")
     parser.add_argument("--kafka", default=os.environ.get("KAFKA_BOOTSTRAP", ""), help="a broker")
     parser.add_argument("--repeats", type=int, default=5, help="of every decoding")
+    parser.add_argument(
+        "--rates", type=float, nargs="+", default=RATES_PER_S,
+        help="messages offered a second; 0: as fast as they are read",
+    )  # fmt: skip
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of every flow")
     parser.add_argument("--flows", type=int, default=5, help="of every kind")
     parser.add_argument("--tries", type=int, default=15, help="most flows of a kind")
@@ -168,4 +179,4 @@ def main(arguments: list[str]) -> None:
             console.print("Kafka left out: no broker; name one with --kafka or KAFKA_BOOTSTRAP")
             continue
         told = options.kafka, options.seconds, options.warm, options.flows, options.tries
-        write_result(f"collect_{sink}", {"flows": flows(sink, *told)})
+        write_result(f"collect_{sink}", {"flows": flows(sink, options.rates, *told)})

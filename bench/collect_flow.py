@@ -7,8 +7,9 @@ which the sink has taken it (Parquet) or the broker has acknowledged it (Kafka).
 the collector's and, for Kafka, that of the sink's process; not the exchange's or the broker's.
 
 A virtual machine's host takes processors for others, and wakes them late while it does: a p99 of 15
-s says nothing but that once it is without 150 ms of them. Flows are repeated until it has taken no
-more than `QUIET_SHARE` of enough of them; all are told, those of which it took least count.
+s says nothing but that once it is without 150 ms of them. A flow begins when it takes nothing, and
+flows are repeated until it has taken no more than `QUIET_SHARE` of enough of them; all are told,
+those of which it took least count.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from .harness import console, significant
 LOOK_S = 0.001
 SNAPSHOTS_PER_S = 1000.0
 QUIET_SHARE = 0.002
+WAIT_S, MOST_WAITS = 3.0, 20
 Batches = Sequence[tuple[str, pa.RecordBatch]]
 
 
@@ -164,6 +166,7 @@ def measure_medians(
             for kind, url, own in zip(kinds, urls, cases, strict=True):
                 if sum(map(_is_quiet, own)) == repeats:
                     continue
+                _wait_for_quiet()
                 case = asyncio.run(_collect(url, make(), *kind))
                 console.print(
                     f"{case['messages_per_s']:,.0f} messages/s, p99 {case['taken_p99_ms']} ms, "
@@ -171,6 +174,15 @@ def measure_medians(
                 )
                 own.append(case)
     return [_median(own, repeats) for own in cases]
+
+
+def _wait_for_quiet() -> None:
+    """Until the host has taken nothing for some seconds; not for long, it may never be so."""
+    for _ in range(MOST_WAITS):
+        before = _processors()
+        time.sleep(WAIT_S)
+        if not (_processors() - before)[0]:
+            return
 
 
 def _median(cases: Sequence[dict[str, Any]], repeats: int) -> dict[str, Any]:
